@@ -1,0 +1,122 @@
+"""What a backend and a guest are to the rest of the house: the ports that kvm.py and lxc.py implement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+#: The guest contract (docs/reference/guest-contract.md): the same under every backend, compared by a test.
+HOST_ADDRESS = "10.0.2.2"
+DNS_ADDRESS = "10.0.2.3"
+GUEST_ADDRESS = "10.0.2.15"
+HOSTNAME = "gitian"
+USER_ID = 1000
+LOCALE = "en_US.UTF-8"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+UMASK = 0o022
+
+
+def contract_environment(user: str) -> dict[str, str]:
+    """The whole environment of a command in a guest, run as ``user`` ('root', or the distro's user)."""
+    home = "/root" if user == "root" else f"/home/{user}"
+    return {"HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash", "PATH": PATH, "LANG": LOCALE,
+            "LC_ALL": LOCALE, "TZ": "UTC", "TERM": "dumb"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A command that ended in a guest. ``stdout`` and ``stderr`` are empty when they went to a sink."""
+
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much may come out of a guest: bytes in all, number of entries, bytes of one path."""
+
+    size: int = 64 * 2**30
+    entries: int = 5_000_000
+    path: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """What a new guest is made of.
+
+    ``image`` is the adopted base image (a directory for LXC, a qcow2 file for KVM); ``workspace`` the workspace's
+    root, whose var/ keeps the guest's state; ``memory`` is in MiB; ``keep`` asks for a guest that outlives this
+    process, to be found again by ``attach``; ``fresh`` False means: reuse the overlay of the last target if there is one
+    (--skip-image).
+    """
+
+    suite: str
+    arch: str  # i386 or amd64: what the guest's dpkg says
+    distro: str
+    image: Path
+    workspace: Path
+    memory: int = 2000
+    processors: int = 2
+    allow_sudo: bool = False
+    keep: bool = False
+    fresh: bool = True
+    host_address: str = HOST_ADDRESS
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the host: LXC_BRIDGE, KVM, VM_SSH_PORT ...
+
+
+class Guest(Protocol):
+    """A running guest. All of its answers are untrusted."""
+
+    @property
+    def user(self) -> str:
+        """The name of the unprivileged user (the distro's name)."""
+
+    def run(self, command: Sequence[str], *, user: str | None = None, input: bytes | None = None,
+            env: Mapping[str, str] | None = None, cwd: str | None = None,
+            output: Callable[[bytes], None] | None = None, timeout: float | None = None,
+            check: bool = True, limit: int = 16 * 2**20) -> Result:
+        """Run a command with the contract's environment (plus ``env``) in the user's home (or ``cwd``).
+
+        ``user`` is the guest's unprivileged user when None, or 'root'. Standard input is ``input``, else empty. With
+        ``output``, stdout and stderr go there, merged, as they come; otherwise both are collected, at most ``limit``
+        bytes. Raises GuestError: the guest died, hangs or ``timeout`` (seconds) passed; with ``check`` also when the
+        status is not 0.
+        """
+
+    def put(self, source: Path, destination: PurePosixPath, *, user: str | None = None,
+            progress: Callable[[int], None] | None = None) -> None:
+        """Copy a file, or a directory's contents, to ``destination`` in the guest, owned by ``user``.
+
+        A file becomes ``destination``; of a directory the contents go into the directory ``destination``, made if
+        absent. Modes, times (whole seconds or better), links and holes are kept. ``progress`` gets byte counts.
+        """
+
+    def get(self, source: PurePosixPath, destination: Path, *, limits: Limits | None = None,
+            progress: Callable[[int], None] | None = None, user: str | None = None) -> None:
+        """Copy a file, or a directory's contents, out of the guest to ``destination`` on the host.
+
+        Nothing is written outside ``destination``; links that lead out, devices and the like raise OutputError.
+        """
+
+    def close(self, *, keep: bool = False) -> None:
+        """End the guest and remove its overlay; with ``keep`` leave it running for a later ``attach``."""
+
+
+class Backend(Protocol):
+    """Something that runs guests."""
+
+    @property
+    def name(self) -> str:
+        """'lxc' or 'kvm'."""
+
+    def start(self, request: StartRequest) -> Guest:
+        """Start a guest. Raises HostError, MissingToolError, ImageError, GuestError, BusyError."""
+
+    def attach(self, workspace: Path, *, environment: Mapping[str, str]) -> Guest:
+        """Find the guest that an earlier process left running in this workspace. Raises GuestError: there is none."""
+
+    def sweep(self, workspace: Path) -> None:
+        """End and remove whatever a dead process left of its guests in this workspace (never a kept guest's)."""
