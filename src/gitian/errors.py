@@ -122,6 +122,69 @@ class ProgramError(GitianError):
     exit_code = 17
 
 
+# gitian update
+
+
+class UpdateConfigurationError(GitianError):
+    """A configuration of 'gitian update' that cannot be used."""
+
+    exit_code = 20
+
+
+class PackageError(GitianError):
+    """A package that is broken, hostile or beyond bounds: a zip bomb, a path that leads out, a name twice."""
+
+    exit_code = 21
+
+
+class UntrustedError(GitianError):
+    """Too little weight of valid signatures, or trusted signers that contradict each other."""
+
+    exit_code = 22
+
+
+class ContentError(GitianError):
+    """A file of the package is missing, or is not what the signers agreed on."""
+
+    exit_code = 23
+
+
+class WrongPackageError(GitianError):
+    """Rightly signed, but another program or another release than was asked for, announced or installed."""
+
+    exit_code = 24
+
+
+class DowngradeError(GitianError):
+    """The package is older than what is installed."""
+
+    exit_code = 25
+
+
+class WaitingError(GitianError):
+    """Everything is good, and the waiting period is not over."""
+
+    exit_code = 26
+
+
+class DestinationError(GitianError):
+    """The destination cannot take the release: it holds something else, or cannot be switched."""
+
+    exit_code = 27
+
+
+class DownloadError(GitianError):
+    """No place gave the package: nothing answers, too big, too slow, cut off."""
+
+    exit_code = 28
+
+
+class PostCommandError(GitianError):
+    """The release is installed; the command that should run afterwards failed."""
+
+    exit_code = 29
+
+
 class Interrupted(BaseException):
     """A signal asked us to stop. Not an ``Exception``, so that no broad handler swallows it.
 
