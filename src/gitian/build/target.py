@@ -1,0 +1,231 @@
+"""One target in one guest: packages installed, inputs copied in, the script run, what it left copied out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from gitian.build.log import Log
+from gitian.build.script import build_script
+from gitian.environment.manifest import environment_manifest
+from gitian.errors import BuildError, FetchError, GuestError
+from gitian.guest.protocol import HOST_ADDRESS, Backend, Guest, Limits, StartRequest
+from gitian.host import progress
+from gitian.host.space import free
+from gitian.host.workspace import Workspace, write_atomically
+from gitian.images.lookup import BaseImage, find_image
+from gitian.inputs.prepare import PreparedInputs
+from gitian.plan import BuildPlan, Target
+
+#: Where the script lies in the guest: nowhere that a build looks.
+_SCRIPT = PurePosixPath("/var/cache/gitian/build-script")
+_UPGRADED = "/var/cache/gitian/initial-upgrade"
+
+_APT = ["apt-get", "-q", "-y", "-o", "Acquire::Retries=3", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
+_APT_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive"}
+
+#: Room that is left on the host's disk whatever a guest sends (bytes).
+_RESERVE = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRequest:
+    """Everything that building one target needs."""
+
+    plan: BuildPlan
+    target: Target
+    inputs: PreparedInputs
+    workspace: Workspace
+    backend: Backend
+    environment: Mapping[str, str] = field(default_factory=dict)
+    echo: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOutcome:
+    """What one target gave: where its output and caches lie (in the caller's scratch), and its environment."""
+
+    label: str
+    manifest: str
+    out: Path
+    cache_common: Path | None = None
+    cache_package: Path | None = None
+
+
+def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
+    """Build one target in a guest of its own and copy what it made into ``scratch``.
+
+    Raises ImageError, GuestError, FetchError (apt failed), BuildError (the script failed), OutputError (what came out
+    was refused). The guest is gone afterwards, unless ``keep`` was asked for and all went well.
+    """
+    workspace, target = request.workspace, request.target
+    image = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
+                       backend=request.backend.name, distro=target.distro)
+    keep = False
+    guest = _start(request, image)
+    try:
+        with Log(workspace.var / "install.log") as log:
+            _install(guest, request, log)
+            with progress.step("Creating package manifest"):
+                manifest = environment_manifest(guest, image.package_hashes)
+                write_atomically(workspace.var / f"base-{target.label}.manifest", manifest.encode())
+        _copy_inputs(guest, request)
+        _run_script(guest, request)
+        outcome = _copy_out(guest, request, scratch, manifest)
+        keep = request.keep
+        return outcome
+    finally:
+        guest.close(keep=keep)
+
+
+def _start(request: TargetRequest, image: BaseImage) -> Guest:
+    plan, target, options = request.plan, request.target, request.plan.options
+    with progress.step("Reusing the target as it is" if options.skip_image else "Starting a clean target"):
+        if options.skip_image:
+            with contextlib.suppress(GuestError):
+                guest = request.backend.attach(request.workspace.root, environment=request.environment)
+                if guest.label == target.label:
+                    return guest
+                guest.close()
+        return request.backend.start(StartRequest(
+            suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=image.path,
+            workspace=request.workspace.root, memory=options.memory, processors=options.num_make,
+            allow_sudo=bool(plan.descriptor.sudo and options.allow_sudo), keep=request.keep,
+            fresh=not options.skip_image, host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
+            environment=request.environment))
+
+
+@contextlib.contextmanager
+def _logged(title: str, log: Log) -> Iterator[None]:
+    """A step whose failure shows the end of its log and where the whole of it lies."""
+    log.note(title)
+    with progress.step(f"{title} (log in var/{log.path.name})"):
+        yield
+
+
+def _install(guest: Guest, request: TargetRequest, log: Log) -> None:
+    """Bring the guest's packages into the state that the descriptor asks for (COMPAT, 'In the guest')."""
+    descriptor = request.plan.descriptor
+    if descriptor.multiarch:
+        with _logged("Adding multiarch support", log):
+            for architecture in descriptor.multiarch:
+                _as_root(guest, ["dpkg", "--add-architecture", architecture], log)
+    if descriptor.repositories:
+        with _logged("Adding repositories to the sources list", log):
+            lines = "".join(f"{repository.source}\n" for repository in descriptor.repositories)
+            _as_root(guest, ["tee", "-a", "/etc/apt/sources.list"], log, input=lines.encode())
+    with _logged("Updating apt-get repository", log):
+        _apt_update(guest, log)
+    if descriptor.packages:
+        with _logged("Installing additional packages", log):
+            _apt(guest, ["install", "--", *descriptor.packages], log)
+    for repository in descriptor.repositories:
+        with _logged(f"Installing additional packages from repository {repository.distribution}", log):
+            _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log)
+    if descriptor.alternatives:
+        with _logged("Set alternatives", log):
+            for alternative in descriptor.alternatives:
+                _as_root(guest, ["update-alternatives", "--set", alternative.package, alternative.path], log)
+    upgraded = guest.run(["test", "-e", _UPGRADED], user="root", check=False).status == 0
+    if request.plan.options.upgrade or not upgraded:
+        with _logged("Upgrading system, may take a while", log):
+            _apt(guest, ["dist-upgrade"], log)
+            _as_root(guest, ["mkdir", "-p", str(PurePosixPath(_UPGRADED).parent)], log)
+            _as_root(guest, ["touch", _UPGRADED], log)
+
+
+def _apt_update(guest: Guest, log: Log) -> None:
+    # Without Error-Mode apt calls a source that it could not read a warning, and old indices would be used. A mirror
+    # that is being synchronised is an everyday matter: try again before giving up.
+    command = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "APT::Update::Error-Mode=any", "update"]
+    for patience in (2, 5, None):
+        result = guest.run(command, user="root", env=_APT_ENVIRONMENT, output=log, check=False)
+        if result.status == 0:
+            return
+        if patience is not None:
+            log.note(f"apt-get update failed; trying again in {patience} s")
+            time.sleep(patience)
+    failed = [line for line in log.tail(60) if line.startswith(("E:", "Err:"))][-6:]
+    raise FetchError("The guest's 'apt-get update' failed: " + ("\n  ".join(["", *failed]) if failed else
+                                                                "\n  ".join(["", *log.tail(8)])),
+                     hint=f"The whole log is in '{log.path}'. If a mirror is being synchronised, try again later, or "
+                          "make the base image without the source that fails ('make-base-vm --without security').")
+
+
+def _apt(guest: Guest, words: list[str], log: Log) -> None:
+    result = guest.run([*_APT, *words], user="root", env=_APT_ENVIRONMENT, output=log, check=False)
+    if result.status != 0:
+        said = [line for line in log.tail(60) if line.startswith("E:")] or log.tail(8)
+        raise FetchError("The guest's package manager failed: " + "\n  ".join(["", *said]),
+                         hint=f"The whole log is in '{log.path}'. Are the packages' names right for this suite?")
+
+
+def _as_root(guest: Guest, command: list[str], log: Log, input: bytes | None = None) -> None:
+    result = guest.run(command, user="root", input=input, output=log, check=False)
+    if result.status != 0:
+        raise GuestError(f"'{command[0]}' failed in the guest with status {result.status}: "
+                         + "\n  ".join(["", *log.tail(8)]), hint=f"The whole log is in '{log.path}'.")
+
+
+def _copy_inputs(guest: Guest, request: TargetRequest) -> None:
+    """Make the build directories afresh and fill them: files flat, each remote a clone, the caches if enabled."""
+    descriptor, workspace = request.plan.descriptor, request.workspace
+    home = PurePosixPath("/home") / guest.user
+    with progress.step("Preparing build environment"):
+        guest.run(["rm", "-rf", "install", "out", "build", "cache"])
+        guest.run(["mkdir", "-p", "build", "out", "install", "cache/common"])
+        for file in request.inputs.files:
+            guest.put(file.path, home / "build" / file.name)
+        for remote in request.inputs.remotes:
+            guest.put(remote.path, home / "build" / remote.dir)
+        if descriptor.enable_cache:
+            for name in ("common", descriptor.name):
+                source = workspace.cache / name
+                if source.is_dir():
+                    guest.put(source, home / "cache" / name)
+
+
+def _run_script(guest: Guest, request: TargetRequest) -> None:
+    """Send the script as a file and run it with empty standard input. Raises BuildError."""
+    workspace, target = request.workspace, request.target
+    with progress.step("Creating build script (var/build-script)"):
+        script = build_script(request.plan, target, reference_datetime=request.inputs.reference_datetime)
+        write_atomically(workspace.var / "build-script", script)
+        guest.put(workspace.var / "build-script", _SCRIPT, user="root")
+    with Log(workspace.var / "build.log", echo=request.echo) as log:
+        with progress.step("Running build script (log in var/build.log)"):
+            status = guest.run(["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], output=log,
+                               check=False).status
+            if status != 0:
+                raise BuildError(
+                    f"The script of '{request.plan.descriptor.name}' failed with status {status} for "
+                    f"{target.label}. The last lines of its log:" + "\n  ".join(["", *log.tail()]),
+                    hint=f"The whole log is in '{log.path}'.")
+
+
+def _copy_out(guest: Guest, request: TargetRequest, scratch: Path, manifest: str) -> TargetOutcome:
+    descriptor = request.plan.descriptor
+    home = PurePosixPath("/home") / guest.user
+    limits = Limits(size=max(0, free(scratch) - _RESERVE))
+
+    def grab(inside: PurePosixPath, name: str) -> Path:
+        place = scratch / name
+        guest.get(inside, place, limits=limits)
+        return place
+
+    with progress.step("Grabbing results from target"):
+        out = grab(home / "out", "out")
+    common = package = None
+    if descriptor.enable_cache and not request.plan.options.cache_read_only:
+        with progress.step("Grabbing cache from target"):
+            common = grab(home / "cache" / "common", "cache-common")
+            if guest.run(["test", "-d", f"cache/{descriptor.name}"], check=False).status == 0:
+                package = grab(home / "cache" / descriptor.name, "cache-package")
+    return TargetOutcome(label=request.target.label, manifest=manifest, out=out, cache_common=common,
+                         cache_package=package)
+
+
