@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -120,5 +119,5 @@ def _keep_caches(outcome: TargetOutcome, plan: BuildPlan, workspace: Workspace) 
             continue
         place = workspace.cache / name
         if place.exists():
-            os.rename(place, came.with_name(came.name + ".old"))
-        os.rename(came, place)
+            shutil.move(place, came.with_name(came.name + ".old"))
+        shutil.move(came, place)
