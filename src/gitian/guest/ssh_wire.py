@@ -1,0 +1,65 @@
+"""What goes over an SSH connection as a command: one line for the shell that sshd starts, quoted exactly. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gitian.errors import GuestError
+
+#: Linux takes no single argument longer than this (MAX_ARG_STRLEN, execve(2)); sshd passes the line as one (bytes).
+LINE_LIMIT = 128 * 1024 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who a command runs as. Connections log in as root; going down to an account is up to ``setpriv``."""
+
+    name: str
+    uid: int
+    home: str
+
+    @classmethod
+    def root(cls) -> Account:
+        return cls(name="root", uid=0, home="/root")
+
+
+def command_line(command: Sequence[str], *, account: Account, environment: Mapping[str, str], cwd: str,
+                 umask: int, merged: bool = False, mark: str | None = None) -> bytes:
+    """The line that runs ``command`` with exactly ``environment``, in ``cwd``, as ``account``.
+
+    ``merged`` sends stderr where stdout goes, in the guest, so that their order is kept. ``mark`` is a file that gets
+    the process (and process group) number, by which :func:`ending_line` ends all of it. Raises GuestError: empty
+    command, NUL bytes, too long.
+    """
+    if not command:
+        raise GuestError("An empty command cannot be run in the guest.")
+    # The assignments come before setpriv, so that a program with '=' in its name is not taken for one more of them.
+    words = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()),
+             "setpriv", f"--reuid={account.uid}", f"--regid={account.uid}", "--init-groups", "--", *command]
+    line = f"umask {umask:03o}; "
+    if mark is not None:
+        line += f"{{ echo $$ >{shlex.quote(mark)}; }} 2>/dev/null; "
+    # The shell stays and turns a signal into the status 128 + number, since SSH's own message for that gets lost on the
+    # way; what it says about it itself belongs to nobody.
+    line += f"cd -- {shlex.quote(cwd)} || exit 1; exec 3>&2 2>/dev/null; {shlex.join(words)} "
+    line += "2>&1 3>&-; exit $?" if merged else "2>&3 3>&-; exit $?"
+    return checked_line(line)
+
+
+def ending_line(mark: str) -> bytes:
+    """The line that ends, at once, everything in the process group that ``mark`` names."""
+    quoted = shlex.quote(mark)
+    return checked_line(f"read -r group <{quoted} && kill -KILL -- -\"$group\"; rm -f -- {quoted}")
+
+
+def checked_line(line: str) -> bytes:
+    """The line as bytes (names of any bytes survive). Raises GuestError when no shell could take it."""
+    raw = line.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise GuestError("A command for the guest holds a NUL byte.")
+    if len(raw) > LINE_LIMIT:
+        raise GuestError(f"A command for the guest is {len(raw)} bytes long; at most {LINE_LIMIT} can be sent.",
+                         hint="Put long lists into a file, copy it to the guest and read it there.")
+    return raw
