@@ -74,6 +74,10 @@ class Guest(Protocol):
     def user(self) -> str:
         """The name of the unprivileged user (the distro's name)."""
 
+    @property
+    def label(self) -> str:
+        """'suite-arch', the architecture as dpkg says it."""
+
     def run(self, command: Sequence[str], *, user: str | None = None, input: bytes | None = None,
             env: Mapping[str, str] | None = None, cwd: str | None = None,
             output: Callable[[bytes], None] | None = None, timeout: float | None = None,
@@ -90,8 +94,8 @@ class Guest(Protocol):
             progress: Callable[[int], None] | None = None) -> None:
         """Copy a file, or a directory's contents, to ``destination`` in the guest, owned by ``user``.
 
-        A file becomes ``destination``; of a directory the contents go into the directory ``destination``, made if
-        absent. Modes, times (whole seconds or better), links and holes are kept. ``progress`` gets byte counts.
+        A file becomes ``destination``; of a directory the contents go into the directory ``destination``; it, or the
+        directories above the file, are made if absent. Modes, times (whole seconds or better), links and holes are kept. ``progress`` gets byte counts.
         """
 
     def get(self, source: PurePosixPath, destination: Path, *, limits: Limits | None = None,
