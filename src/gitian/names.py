@@ -1,0 +1,81 @@
+"""Which names, paths and URLs are safe to use: the alphabets of the classic, and never a way out.
+
+Each function returns the text it was given, or raises ValueError with words that follow a key: 'holds ...'. Everything
+is ASCII. Source of the alphabets: docs/reference/descriptor.md, 'Names'.
+"""
+
+from __future__ import annotations
+
+import re
+
+NAME_ALPHABET = "letters, digits, '_', '.' and '-'"
+PATH_ALPHABET = "letters, digits and '@', '_', '/', '.', ':', '+', '-'"
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_PATH = re.compile(r"[@A-Za-z0-9_/.:+-]+")
+_PRINTABLE = re.compile(r"[ -~]+")
+
+#: What a file system takes as the name of one file (bytes).
+_LONGEST_NAME = 255
+_LONGEST_PATH = 4096
+
+
+def check_name(text: str) -> str:
+    """A word: a release, a signer's package, a commit or tag. It may be '.', which check_directory_name refuses."""
+    _check_common(text, _LONGEST_NAME)
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"'{text}' holds {_strangers(text, _NAME)}; a name is made of {NAME_ALPHABET}")
+    return text
+
+
+def check_directory_name(text: str) -> str:
+    """A name that becomes a file or a directory of its own: as check_name, and not '.'."""
+    check_name(text)
+    if text == ".":
+        raise ValueError("'.' is no name of its own")
+    return text
+
+
+def check_path(text: str) -> str:
+    """A path, relative or absolute, with no '..' in it."""
+    check_url(text)
+    if ".." in text.split("/"):
+        raise ValueError(f"'{text}' leads upwards by '..'")
+    return text
+
+
+def check_url(text: str) -> str:
+    """Where a git remote is: a URL, host:path, or a path; a relative path may lead upwards ('../repos/foo')."""
+    _check_common(text, _LONGEST_PATH)
+    if not _PATH.fullmatch(text):
+        raise ValueError(f"'{text}' holds {_strangers(text, _PATH)}; a path or URL is made of {PATH_ALPHABET}")
+    return text
+
+
+def check_file_name(text: str) -> str:
+    """A file in inputs/: any printable ASCII but '/'. More than the classic took, so quote it everywhere."""
+    _check_common(text, _LONGEST_NAME)
+    if text == ".":
+        raise ValueError("'.' is no name of a file")
+    if "/" in text:
+        raise ValueError(f"'{text}' holds a '/'; files lie directly in inputs/")
+    if not _PRINTABLE.fullmatch(text):
+        raise ValueError(f"'{text}' holds {_strangers(text, _PRINTABLE)}; "
+                         "a file's name is made of printable ASCII characters")
+    return text
+
+
+def _check_common(text: str, longest: int) -> None:
+    if not text:
+        raise ValueError("is empty")
+    if text == "..":
+        raise ValueError("'..' leads upwards")
+    if text.startswith("-"):
+        raise ValueError(f"'{text}' starts with '-' and would be taken for an option")
+    if len(text) > longest:
+        raise ValueError(f"'{text[:40]}...' is longer than {longest} characters")
+
+
+def _strangers(text: str, alphabet: re.Pattern[str]) -> str:
+    strange = dict.fromkeys(character for character in text if not alphabet.fullmatch(character))
+    return ", ".join("a space" if character == " " else ascii(character) for character in list(strange)[:5])
