@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ NODE_LIMIT = 200_000
 _OMAP = ("tag:yaml.org,2002:omap", "!omap")
 _STRING = ("tag:yaml.org,2002:str", "!str", "!ruby/string")
 _BINARY = ("tag:yaml.org,2002:binary", "!binary")
+_KEY = re.compile(rb"[ -]*[\"']?([A-Za-z_][A-Za-z0-9_+-]*)[\"']?\s*:(?:\s|$)")
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -106,16 +108,25 @@ def parse(data: bytes, source: str, *, only_document: bool = False) -> Node | No
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}" if mark else ""
+        key = _key_near(data, mark.line) if mark else None
         began = error.context_mark
         context = f" {error.context}" if error.context else ""
         if began and mark and began.line != mark.line:
             context += f" that began at line {began.line + 1}"
-        raise FormatError(f"{source}{where}: this is not YAML: {error.problem}{context}.",
+        raise FormatError(f"{source}{where}: {f'{key}: ' if key else ''}this is not YAML: {error.problem}{context}.",
                           hint=_hint_of_syntax(data, mark.line if mark else 0)) from error
     except yaml.YAMLError as error:
         raise FormatError(f"{source}: this is not YAML: {' '.join(str(error).split())}.") from error
     except (ValueError, UnicodeError) as error:
         raise FormatError(f"{source}: this is not YAML: {error}.") from error
+
+
+def _key_near(data: bytes, line: int) -> str | None:
+    """The last key that starts at or before ``line`` (from 0), to say where in the document that is."""
+    for text in reversed(data.split(b"\n")[max(0, line - 200):line + 1]):
+        if found := _KEY.match(text[:200]):
+            return found[1].decode()
+    return None
 
 
 def _hint_of_syntax(data: bytes, line: int) -> str | None:
@@ -169,6 +180,12 @@ class _Tree:
 def means_nothing(text: str) -> bool:
     """Whether the plain scalar ``text`` is null: empty, '~' or 'null'."""
     return psych.tokenize(text) is None
+
+
+def means_truth(text: str) -> bool | None:
+    """What the plain scalar ``text`` says when it is yes or no, true or false, on or off; else None."""
+    value = psych.tokenize(text)
+    return value if isinstance(value, bool) else None
 
 
 def load(data: bytes, source: str) -> Value:
