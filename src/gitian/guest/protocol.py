@@ -49,8 +49,8 @@ class StartRequest:
 
     ``image`` is the adopted base image (a directory for LXC, a qcow2 file for KVM); ``workspace`` the workspace's
     root, whose var/ keeps the guest's state; ``memory`` is in MiB; ``keep`` asks for a guest that outlives this
-    process, to be found again by ``attach``; ``fresh`` False means: reuse the overlay of the last target if there is one
-    (--skip-image).
+    process, to be found again by ``attach``; ``fresh`` False means: reuse the overlay of the last target if there is
+    one (--skip-image).
     """
 
     suite: str
@@ -95,7 +95,8 @@ class Guest(Protocol):
         """Copy a file, or a directory's contents, to ``destination`` in the guest, owned by ``user``.
 
         A file becomes ``destination``; of a directory the contents go into the directory ``destination``; it, or the
-        directories above the file, are made if absent. Modes, times (whole seconds or better), links and holes are kept. ``progress`` gets byte counts.
+        directories above the file, are made if absent. Modes, times (whole seconds or better), links and holes are
+        kept. ``progress`` gets byte counts.
         """
 
     def get(self, source: PurePosixPath, destination: Path, *, limits: Limits | None = None,

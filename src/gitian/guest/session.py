@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,10 @@ _LIMIT = 2**20
 class Session:
     """A guest and what it consists of on the host.
 
-    ``owner`` is the process that the guest dies with, None for a kept one. ``processes`` are ended, in their order,
-    when the guest is; then each path of ``litter`` is removed (and each of ``groups``, empty control groups). What may be
-    reused (--skip-image) is in ``overlay``: it goes only with the guest's image. ``facts`` are the backend's own (ports,
-    addresses, keys' places).
+    ``owner`` is the process that the guest dies with, None for a kept one. ``processes`` are ended when the guest is:
+    the first one is killed, which ends the others by itself or else they are ended too. Then each path of ``litter``
+    is removed, and each of ``groups``, empty control groups. What may be reused (--skip-image) is in ``overlay``.
+    ``facts`` are the backend's own (ports, addresses, keys' places).
     """
 
     backend: str
@@ -116,7 +117,8 @@ def running(workspace: Path) -> Session:
     session = load(workspace)
     if session is None or not alive(session):
         raise GuestError(f"No target is running in the workspace '{workspace}'.",
-                         hint="Start one ('libexec/start-target BITS SUITE-ARCH'), or build with 'gbuild --skip-cleanup'.")
+                         hint="Start one ('libexec/start-target BITS SUITE-ARCH'), or build with "
+                              "'gbuild --skip-cleanup'.")
     return session
 
 
@@ -152,8 +154,13 @@ def sweep(workspace: Path, *, kept: bool = False, overlay: bool = True) -> bool:
 
 def end(workspace: Path, session: Session, *, overlay: bool = True) -> None:
     """End a guest's processes, remove what it leaves, take it off the record. Raises HostError."""
-    for name, who in session.processes.items():
-        if not process.kill_identity(who):
+    for index, (name, who) in enumerate(session.processes.items()):
+        if index == 0:
+            gone = process.kill_identity(who, first=signal.SIGKILL)
+        else:
+            gone = process.wait_until(lambda one=who: process.identity(one.pid) != one, 2.0)  # type: ignore[misc]
+            gone = gone or process.kill_identity(who)
+        if not gone:
             raise HostError(f"The process '{name}' ({who.pid}) of the guest does not end.",
                             hint="It may be waiting for a disk; try again with 'libexec/stop-target'.")
     remove([*session.litter, *(session.overlay if overlay else ())])
@@ -175,7 +182,7 @@ def remove(paths: Iterable[Path]) -> None:
 
 def _remove_groups(group: Path) -> None:
     """Remove a control group and those below; one that is still in use, or gone, is passed over."""
-    if group.is_relative_to("/sys/fs/cgroup"):
+    if group.is_relative_to("/sys/fs/cgroup") and ".." not in group.parts:
         for path, _, _ in os.walk(group, topdown=False):
             try:
                 Path(path).rmdir()
