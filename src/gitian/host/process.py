@@ -22,6 +22,11 @@ from gitian.errors import MissingToolError, ProgramError
 
 Argument = str | Path
 
+#: What callers of :func:`popen` and :func:`start` need of the standard library's module, which they must not import.
+Popen = subprocess.Popen
+TimeoutExpired = subprocess.TimeoutExpired
+PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
+
 #: What a program started by us sees besides what its caller adds. Never the user's locale: output is parsed.
 _KEPT = ("HOME", "PATH", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", "GNUPGHOME", "http_proxy", "https_proxy",
          "no_proxy", "GPG_TTY", "TERM", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")

@@ -22,6 +22,7 @@ PACKAGES = {
     "gpg-agent": "gpg-agent",
     "gpgconf": "gpgconf",
     "gpgv": "gpgv",
+    "ip": "iproute2",
     "lxc-attach": "lxc",
     "lxc-execute": "lxc",
     "lxc-info": "lxc",
@@ -32,12 +33,15 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "newgidmap": "uidmap",
     "newuidmap": "uidmap",
+    "nsenter": "util-linux",
     "qemu-img": "qemu-utils",
     "qemu-system-i386": "qemu-system-x86",
     "qemu-system-x86_64": "qemu-system-x86",
+    "setpriv": "util-linux",
     "slirp4netns": "slirp4netns",
     "sudo": "sudo",
     "tar": "tar",
+    "unshare": "util-linux",
     "zstd": "zstd",
 }
 
