@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +51,7 @@ _PACK_FILE = 'exec tar -c -h --format=posix --pax-option=delete=atime,delete=cti
 class LxcGuest:
     """A running container. See :class:`gitian.guest.protocol.Guest`."""
 
-    def __init__(self, workspace: Path, record: Session, supervisor: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, workspace: Path, record: Session, supervisor: process.Popen[bytes] | None) -> None:
         self._workspace = workspace
         self._record = record
         self._supervisor = supervisor
@@ -161,7 +160,7 @@ class LxcGuest:
 
 
 def _ended_badly(one: lxc_attach.Attached) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(process.TimeoutExpired):
         return one.popen.wait(1.0) != 0
     return False
 
@@ -174,12 +173,12 @@ def _drain(one: lxc_attach.Attached, most: int = 2**20) -> None:
             raise OutputError("The guest goes on sending after the end of the archive.")
 
 
-def _end_supervisor(supervisor: subprocess.Popen[bytes]) -> None:
+def _end_supervisor(supervisor: process.Popen[bytes]) -> None:
     """Cut the lifeline: the supervisor stops the container and ends. If it does not, end it."""
     if supervisor.stdin is not None:
         with contextlib.suppress(OSError):
             supervisor.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(process.TimeoutExpired):
         supervisor.wait(10)
     process.end(supervisor)
     if supervisor.stdout is not None:
@@ -272,7 +271,7 @@ class _Starting:
                 ["env", "--default-signal", "--", "unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
                  script, "lxc-supervisor", self.run, self.record.facts["name"], self.request.image.resolve(),
                  self.overlay, execute, chosen.kind, *chosen.slirp],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=Path("/"))
+                stdin=process.PIPE, stdout=process.PIPE, stderr=stderr, cwd=Path("/"))
         try:
             word = _first_line(supervisor)
             match = re.fullmatch(r"ready (\d+) (\d+) (\d+)\n", word)
@@ -306,7 +305,7 @@ class _Starting:
                           hint="'gitian doctor' tells what this machine lacks for LXC.")
 
 
-def _first_line(supervisor: subprocess.Popen[bytes]) -> str:
+def _first_line(supervisor: process.Popen[bytes]) -> str:
     """The supervisor's word, b'' when it ended without one. Raises GuestError after a minute of silence."""
     assert supervisor.stdout is not None
     number = supervisor.stdout.fileno()

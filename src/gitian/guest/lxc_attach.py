@@ -10,7 +10,6 @@ import contextlib
 import os
 import selectors
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +70,7 @@ def command_line(container: Container, command: Sequence[str], *, user: str, cwd
 class Attached:
     """A started command. Use :func:`attached`, which ends it whatever happens."""
 
-    def __init__(self, container: Container, popen: subprocess.Popen[bytes], what: str) -> None:
+    def __init__(self, container: Container, popen: process.Popen[bytes], what: str) -> None:
         self.container = container
         self.popen = popen
         self.what = what
@@ -125,7 +124,7 @@ class Attached:
                 self.popen.stdin.close()
         try:
             status = self.popen.wait(STALL)
-        except subprocess.TimeoutExpired:
+        except process.TimeoutExpired:
             raise GuestError(f"The guest does not come to an end while {self.what}.", hint=_RESTART) from None
         if self._listener is not None:
             self._listener.join(_AFTERMATH)
@@ -154,8 +153,8 @@ def gone(what: str) -> GuestError:
 def attached(container: Container, line: Sequence[str], what: str, *, stdin: bool, merged: bool = False
              ) -> Iterator[Attached]:
     """Start a command line of :func:`command_line`; when the block ends, the command is over, killed if need be."""
-    popen = process.popen(line, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT if merged else subprocess.PIPE)
+    popen = process.popen(line, stdin=process.PIPE if stdin else process.DEVNULL, stdout=process.PIPE,
+                          stderr=process.STDOUT if merged else process.PIPE)
     try:
         yield Attached(container, popen, what)
     finally:
@@ -167,7 +166,7 @@ def attached(container: Container, line: Sequence[str], what: str, *, stdin: boo
                     stream.close()
 
 
-def kill(popen: subprocess.Popen[bytes]) -> None:
+def kill(popen: process.Popen[bytes]) -> None:
     """Kill a command with everything that it started and that has not left it, then lxc-attach itself."""
     for _ in range(100):  # what is killed may have forked at that moment
         below = _descendants(popen.pid)
@@ -266,7 +265,7 @@ def _reading(selector: selectors.BaseSelector) -> bool:
     return any(key.data in ("stdout", "stderr") for key in selector.get_map().values())
 
 
-def _feed(selector: selectors.BaseSelector, popen: subprocess.Popen[bytes], rest: memoryview) -> memoryview:
+def _feed(selector: selectors.BaseSelector, popen: process.Popen[bytes], rest: memoryview) -> memoryview:
     """Write what stdin takes; close it when all is written, or when nobody reads it any more."""
     assert popen.stdin is not None
     try:
