@@ -7,11 +7,11 @@ writing it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitian.formats import yamlio
+from gitian.formats.descriptor import Identity
 from gitian.formats.report import KEYS, Report, document_keys, is_null, report_of, text_of
 from gitian.formats.yamlio import Value
 
@@ -34,6 +34,13 @@ class Assertion:
     has_optionals: bool = True
     written_name: Value = None
 
+    @classmethod
+    def of(cls, report: Report, *, release: str, identity: Identity) -> Assertion:
+        """What gsign asserts: this report is ``release`` of what the descriptor ``identity`` names."""
+        written = None if isinstance(identity.name_value, str) else identity.name_value
+        return cls(report=report, release=release, name=identity.name, optionals=identity.optionals,
+                   written_name=written)
+
     @property
     def out_manifest(self) -> str:
         return self.report.out_manifest
@@ -43,7 +50,7 @@ class Assertion:
         return self.report.in_manifest
 
     @property
-    def base_manifests(self) -> Mapping[str, str] | None:
+    def base_manifests(self) -> tuple[tuple[str, str], ...] | None:
         return self.report.base_manifests
 
     def to_yaml(self) -> str:

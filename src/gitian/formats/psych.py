@@ -23,7 +23,10 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A plain scalar that Ruby takes for a date or a time. Its safe loader refuses those; we keep the text."""
+    """A plain scalar that Ruby takes for a date or a time, which its safe loader refuses; we keep the text.
+
+    Also a number of more digits than anybody reads, which only Ruby would compute.
+    """
 
     text: str
 
@@ -39,6 +42,7 @@ _SEXAGESIMAL_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}\.[0-9_]
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_,]*)?\.[0-9]*(?:[eE][+-][0-9]+)?")
 _INTEGER = re.compile(
     r"[-+]?0b[01_,]+|[-+]?0[0-7_,]+|[-+]?(?:0|[1-9](?:[0-9]|,[0-9]|_[0-9])*)|[-+]?0x[0-9a-fA-F_,]+")
+_NUMBERS = (_SEXAGESIMAL, _SEXAGESIMAL_FLOAT, _FLOAT, _INTEGER)
 _NEWLINE_INSIDE = re.compile(r"\n(?!\n?\Z)")
 _TRUE = frozenset(("yes", "true", "on"))
 _FALSE = frozenset(("no", "false", "off"))
@@ -47,6 +51,10 @@ _DIGITS_AND_MARKS = frozenset("0123456789.:-")
 
 # Circled and squared letters are symbols to Python and letters to Ruby (the property Other_Alphabetic).
 _LETTERLIKE = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
+
+
+#: Longer plain scalars are not computed with (characters).
+_LONGEST_NUMBER = 1000
 
 
 def tokenize(text: str) -> Scalar:
@@ -68,6 +76,8 @@ def tokenize(text: str) -> Scalar:
         return math.nan
     if text[0] == ":" and len(text) > 1:
         return Symbol(re.sub("[\"']$", "", text[2:]) if text[1] in "\"'" else text[1:])
+    if len(text) > _LONGEST_NUMBER:
+        return Moment(text) if any(form.fullmatch(text) for form in _NUMBERS) else text
     if _SEXAGESIMAL.fullmatch(text):
         return _of_sixties([_leading_integer(part) for part in text.split(":")])
     if _SEXAGESIMAL_FLOAT.fullmatch(text):

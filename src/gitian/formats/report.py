@@ -18,21 +18,21 @@ KEYS = ("out_manifest", "in_manifest", "base_manifests", "cache_common_manifest"
 class Report:
     """What was built from what, in which environment. Manifests are texts; see formats/manifest.py to take them apart.
 
-    ``base_manifests`` maps '<suite>-<arch>' to the environment's manifest, in the order the targets were built; a
-    manifest is None where an old report has nothing. A cache manifest is None when the report has no such key.
+    ``base_manifests`` holds ('<suite>-<arch>', manifest of the environment) in the order the targets were built; it is
+    None where a published report has nothing there. A cache manifest is None when the report has no such key.
     ``extra`` holds other keys of a report that was read, so that they are signed too.
     """
 
     out_manifest: str
     in_manifest: str
-    base_manifests: Mapping[str, str] | None
+    base_manifests: tuple[tuple[str, str], ...] | None
     cache_common_manifest: str | None = ""
     cache_package_manifest: str | None = ""
     extra: tuple[tuple[Value, Value], ...] = ()
 
     def pairs(self) -> list[tuple[Value, Value]]:
         """The keys and values in the order they are written."""
-        base = None if self.base_manifests is None else Omap(tuple(self.base_manifests.items()))
+        base = None if self.base_manifests is None else Omap(self.base_manifests)
         values = {"out_manifest": self.out_manifest, "in_manifest": self.in_manifest, "base_manifests": base,
                   "cache_common_manifest": self.cache_common_manifest,
                   "cache_package_manifest": self.cache_package_manifest}
@@ -107,13 +107,13 @@ def looks_like_web_page(data: bytes) -> bool:
     return data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
 
 
-def _base_manifests(node: Node, source: str, what: str) -> Mapping[str, str] | None:
+def _base_manifests(node: Node, source: str, what: str) -> tuple[tuple[str, str], ...] | None:
     if is_null(node):
         return None
     if not isinstance(node, SequenceNode | MappingNode):
         raise FormatError(f"{source}:{node.line}: 'base_manifests' must be an ordered map.")
-    return {target: text_of(inner, f"base_manifests.{target}", source)
-            for target, inner in _string_keys(node, source, what).items()}
+    return tuple((target, text_of(inner, f"base_manifests.{target}", source))
+                 for target, inner in _string_keys(node, source, what).items())
 
 
 def _string_keys(node: SequenceNode | MappingNode, source: str, what: str) -> dict[str, Node]:

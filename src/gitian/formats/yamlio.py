@@ -115,6 +115,10 @@ def parse(data: bytes, source: str, *, only_document: bool = False) -> Node | No
             context += f" that began at line {began.line + 1}"
         raise FormatError(f"{source}{where}: {f'{key}: ' if key else ''}this is not YAML: {error.problem}{context}.",
                           hint=_hint_of_syntax(data, mark.line if mark else 0)) from error
+    except yaml.reader.ReaderError as error:  # no UTF-8, or a control character
+        line = data.count(b"\n", 0, error.position) + 1
+        raise FormatError(f"{source}:{line}: this is not YAML: {error.reason} (#x{error.character:02x}).",
+                          hint="Save the file as UTF-8 text, without control characters.") from error
     except yaml.YAMLError as error:
         raise FormatError(f"{source}: this is not YAML: {' '.join(str(error).split())}.") from error
     except (ValueError, UnicodeError) as error:
@@ -248,7 +252,9 @@ def _resolve_scalar(node: ScalarNode, tag: str, where: str) -> Value:
     if tag in ("tag:yaml.org,2002:float", "!float") and not isinstance(value, bool) and isinstance(value, int):
         return float(value)
     if isinstance(value, psych.Moment):
-        raise FormatError(f"{where}: '{node.text}' is taken for a date.", hint=f'Write it in quotes: "{node.text}"')
+        short = node.text if len(node.text) <= 40 else node.text[:40] + "..."
+        raise FormatError(f"{where}: '{short}' is taken for a date or an endless number.",
+                          hint=f'Write it in quotes: "{short}"')
     return value
 
 
