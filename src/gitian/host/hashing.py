@@ -16,6 +16,11 @@ _PIECE = 2**20
 _SMALL = 256 * 2**10
 
 
+def sha256_bytes(data: bytes) -> str:
+    """The SHA-256 of bytes in memory, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def sha256_file(path: Path, *, follow: bool = True, progress: Callable[[int], object] | None = None) -> str:
     """The SHA-256 of a regular file, in hexadecimal; ``progress`` gets byte counts.
 
