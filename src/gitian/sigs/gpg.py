@@ -120,17 +120,24 @@ class Judge:
         alone = [question for question in questions if not _batchable(question)]
         size = min(BATCH, -(-len(batched) // self._workers) or 1)
         chunks = [batched[at:at + size] for at in range(0, len(batched), size)]
-        if len(chunks) + len(alone) == 1:
-            return self._ask_batch(chunks[0]) if chunks else {alone[0].name: self.ask_in_words(alone[0])[0]}
-        with ThreadPoolExecutor(max_workers=self._workers) as pool:
-            for found in pool.map(self._ask_batch, chunks):
-                answers.update(found)
-            for question, (answer, _) in zip(alone, pool.map(self.ask_in_words, alone), strict=True):
-                answers[question.name] = answer
+        if len(chunks) == 1:
+            answers.update(self._ask_batch(chunks[0]))
+        else:
+            with ThreadPoolExecutor(max_workers=self._workers) as pool:
+                for found in pool.map(self._ask_batch, chunks):
+                    answers.update(found)
+        answers.update({name: answer for name, (answer, _) in self.ask_in_words(alone).items()} if alone else {})
         return answers
 
-    def ask_in_words(self, question: Question) -> tuple[Answer, str]:
-        """The answer to one question, by a process of its own, and what GnuPG says to people about it."""
+    def ask_in_words(self, questions: Sequence[Question]) -> dict[int, tuple[Answer, str]]:
+        """Answer each question by a process of its own, with what GnuPG says to people about it."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=self._workers) as pool:
+            return dict(zip((question.name for question in questions), pool.map(self._ask_alone, questions),
+                            strict=True))
+
+    def _ask_alone(self, question: Question) -> tuple[Answer, str]:
         with self._directory() as where:
             (where / "document.sig").write_bytes(question.proof.raw)
             (where / "document").write_bytes(question.content)

@@ -57,6 +57,10 @@ class SigsTree(Protocol):
     def label(self) -> str:
         """How to call this tree when speaking to people: a path, a revision."""
 
+    @property
+    def identity(self) -> str | None:
+        """What tells this tree from others when stamps are compared later; None when its files have no stamps."""
+
     def list(self, path: str) -> tuple[Entry, ...]:
         """The entries of a folder, sorted by their bytes. Raises TreeError."""
 
@@ -83,6 +87,10 @@ class DirectoryTree:
     @property
     def label(self) -> str:
         return str(self._given)
+
+    @property
+    def identity(self) -> str | None:
+        return self._root
 
     @property
     def root(self) -> Path:
