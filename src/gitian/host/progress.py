@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def plain(text: str, *, newlines: bool = False) -> str:
+def plain(text: str, *, lines: bool = False) -> str:
     """The text with everything escaped that could steer a terminal or deceive the eye.
 
     Control characters (C0 and C1), bidirectional and invisible formatting, line and paragraph separators and bytes that
-    are not text become ``\\xNN`` or ``\\uNNNN``. With ``newlines``, newlines and tabs stay.
+    are not text become ``\\xNN`` or ``\\uNNNN``. With ``lines``, newlines and tabs stay.
     """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or (newlines and char in "\n\t") else _escaped(char) for char in text)
+    return "".join(char if char.isprintable() or (lines and char in "\n\t") else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:
