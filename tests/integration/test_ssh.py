@@ -124,7 +124,7 @@ def test_directory_umask_and_input(connection: ssh.Connection, tmp_path: Path) -
         f"{odd}\n0022\nin".encode()
     assert run(connection, "cat").stdout == b"", "standard input is empty, not a terminal that never ends"
     missing = run(connection, "true", cwd=str(tmp_path / "absent"))
-    assert missing.status == 1
+    assert missing.status == 126
     assert b"absent" in missing.stderr
 
 

@@ -65,6 +65,6 @@ class Log:
             whole, newline, rest = whole + newline + rest, b"\n", b""
         self._unprinted = rest
         if newline:
-            text = plain(whole.decode("utf-8", errors="replace"), newlines=True)
+            text = plain(whole.decode("utf-8", errors="replace"), lines=True)
             sys.stdout.write(text + "\n")
             sys.stdout.flush()

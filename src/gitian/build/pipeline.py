@@ -48,6 +48,8 @@ def build(request: BuildRequest) -> BuildOutcome:
     workspace = request.workspace
     descriptor = Descriptor.read(request.descriptor)
     plan = make_plan(descriptor, request.options)
+    for note in plan.notes:
+        progress.warn(note)
     request.backend.sweep(workspace.root)
     for target in plan.targets:  # a missing base image is better said before the inputs are fetched
         find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from gitian.build.log import Log
 from gitian.build.script import build_script
-from gitian.environment.manifest import environment_manifest
+from gitian.environment.manifest import Package, environment_manifest
 from gitian.errors import BuildError, FetchError, GuestError
 from gitian.guest.protocol import HOST_ADDRESS, Backend, Guest, Limits, StartRequest
 from gitian.host import progress
@@ -71,7 +71,7 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
         with Log(workspace.var / "install.log") as log:
             _install(guest, request, log)
             with progress.step("Creating package manifest"):
-                manifest = environment_manifest(guest, image.package_hashes)
+                manifest = environment_manifest(guest, _known_hashes(image))
                 write_atomically(workspace.var / f"base-{target.label}.manifest", manifest.encode())
         _copy_inputs(guest, request)
         _run_script(guest, request)
@@ -94,9 +94,15 @@ def _start(request: TargetRequest, image: BaseImage) -> Guest:
         return request.backend.start(StartRequest(
             suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=image.path,
             workspace=request.workspace.root, memory=options.memory, processors=options.num_make,
-            allow_sudo=bool(plan.descriptor.sudo and options.allow_sudo), keep=request.keep,
+            allow_sudo=plan.sudo, keep=request.keep,
             fresh=not options.skip_image, host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
             environment=request.environment))
+
+
+def _known_hashes(image: BaseImage) -> dict[str, str]:
+    """The hashes of the base image's own packages, which its record has from the day it was made."""
+    return {Package(name=package.name, version=package.version, architecture=package.architecture).file_name:
+            package.sha256 for package in image.record.packages}
 
 
 @contextlib.contextmanager

@@ -39,9 +39,9 @@ def status_of(command: click.Command, name: str, arguments: list[str] | None) ->
             print(f"{name}: stopped by {signal.Signals(number).name}; everything was put away.", file=sys.stderr)
         return 128 + number
     except GitianError as error:
-        print(f"{name}: {plain(str(error), newlines=True)}", file=sys.stderr)
+        print(f"{name}: {plain(str(error), lines=True)}", file=sys.stderr)
         if error.hint:
-            print(plain(error.hint, newlines=True), file=sys.stderr)
+            print(plain(error.hint, lines=True), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough ('gverify | head'). Nothing more can be said there.

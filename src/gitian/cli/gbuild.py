@@ -21,9 +21,9 @@ from gitian.cli.common import CONTEXT
               help="Number of processes for make, and of the guest's processors.")
 @click.option("-m", "--memory", metavar="MIB", type=click.IntRange(64, 2**24), default=2000, show_default=True,
               help="Memory of the guest in MiB.")
-@click.option("-c", "--commit", "commits", metavar="DIR=HASH,...", default="",
+@click.option("-c", "--commit", "commits", metavar="DIR=HASH,...", multiple=True,
               help="Commits or tags of remotes that have none in the descriptor.")
-@click.option("-u", "--url", "urls", metavar="DIR=URL,...", default="", help="Other URLs for remotes.")
+@click.option("-u", "--url", "urls", metavar="DIR=URL,...", multiple=True, help="Other URLs for remotes.")
 @click.option("-o", "--cache-read-only", is_flag=True, help="Use the caches, but do not bring them back.")
 @click.option("--skip-fetch", is_flag=True, help="Do not fetch remotes: what is in inputs/ must have the commit.")
 @click.option("--fetch-branches", is_flag=True, help="Fetch all branches of the remotes.")
@@ -36,7 +36,7 @@ from gitian.cli.common import CONTEXT
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool, quiet: bool, num_make: int,
-            memory: int, commits: str, urls: str, cache_read_only: bool, skip_fetch: bool, fetch_branches: bool,
+            memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool, fetch_branches: bool,
             fetch_tags: bool, skip_cleanup: bool, backend: str | None, accel: str, directory: Path | None) -> None:
     """Build DESCRIPTOR in clean guests, one for each suite and architecture.
 
@@ -47,11 +47,11 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
     from gitian.cli.backends import choose_backend
     from gitian.host import progress
     from gitian.host.workspace import Workspace
-    from gitian.plan import Options, parse_pairs
+    from gitian.plan import Options, parse_assignments
 
     progress.set_quiet(quiet)
     options = Options(
-        commits=parse_pairs(commits, "--commit"), urls=parse_pairs(urls, "--url"), allow_sudo=allow_sudo,
+        commits=parse_assignments(commits, "-c/--commit"), urls=parse_assignments(urls, "-u/--url"), allow_sudo=allow_sudo,
         skip_image=skip_image, upgrade=upgrade, quiet=quiet, num_make=num_make, memory=memory,
         cache_read_only=cache_read_only, skip_fetch=skip_fetch, fetch_branches=fetch_branches, fetch_tags=fetch_tags,
         skip_cleanup=skip_cleanup)

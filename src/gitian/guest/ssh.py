@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import logging
+import secrets
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from gitian.errors import GuestError
+from gitian.errors import GitianError, GuestError
 from gitian.guest.protocol import Result
 from gitian.guest.ssh_wire import ending_line
 
@@ -88,6 +89,7 @@ class Connection:
         self._server = server
         self._lost = lost
         self._patience = patience
+        self._token = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._answered = time.monotonic()
         self._hangs = False
@@ -117,7 +119,7 @@ class Connection:
 
     def mark(self) -> str:
         """A fresh name, in the guest, for a command's process number (see ssh_wire.command_line)."""
-        return f"{self._server.marks}/command.{next(self._numbers)}"
+        return f"{self._server.marks}/command.{self._token}.{next(self._numbers)}"
 
     def run(self, line: bytes, *, what: str, mark: str | None = None, input: bytes | None = None,
             output: Callable[[bytes], None] | None = None, timeout: float | None = None,
@@ -155,24 +157,31 @@ class Connection:
             waste = session.aside(lambda: session.tail(session.channel.recv))
             errors = session.aside(lambda: session.tail(session.channel.recv_stderr))
             with contextlib.suppress(_Ended):
-                writer = io.BufferedWriter(_Sending(session), 8 * _PACKET)  # type: ignore[type-var]
-                produce(writer.write)
-                writer.flush()
-                session.channel.shutdown_write()
+                produce(lambda data: session.feed(memoryview(data)))
+                session.close_input()
             status = session.status(None)
             waste()
             return Result(status=status, stderr=errors())
 
     def receive(self, line: bytes, consume: Callable[[Callable[[int], bytes]], None], *, what: str,
                 mark: str | None = None) -> Result:
-        """Run a line whose standard output ``consume`` reads: up to n bytes, all of them unless it ends."""
+        """Run a line whose standard output ``consume`` reads: up to n bytes, all of them unless it ends.
+
+        When the command fails, or the guest dies, that is the news, and not what ``consume`` makes of a stream that is
+        cut short.
+        """
         with self._session(line, what, mark) as session:
-            session.channel.shutdown_write()
+            session.close_input()
             errors = session.aside(lambda: session.tail(session.channel.recv_stderr))
-            reader = io.BufferedReader(_Receiving(session), 8 * _PACKET)
-            consume(reader.read)
-            while reader.read(8 * _PACKET):
-                pass  # what comes after the archive's end; the status comes after it
+            raw = _Receiving(session)
+            reader = io.BufferedReader(raw, 8 * _PACKET)
+            try:
+                consume(reader.read)
+                while reader.read(8 * _PACKET):
+                    pass  # what follows the archive's end; the status comes after it
+            except GitianError:
+                if not raw.ended or session.status(None) == 0:
+                    raise
             return Result(status=session.status(None), stderr=errors())
 
     def close(self) -> None:
@@ -310,8 +319,10 @@ class _Session:
         return bytes(kept[-_COMPLAINT:])
 
     def feed_all(self, data: bytes) -> None:
-        for start in range(0, len(data), _PACKET):
-            self.feed(memoryview(data)[start:start + _PACKET])
+        self.feed(memoryview(data))
+        self.close_input()
+
+    def close_input(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             self.channel.shutdown_write()
 
@@ -348,25 +359,6 @@ class _Session:
         raise self.connection._gone(f"The guest was lost while '{self.what}' ran: {why}.")
 
 
-class _Sending(io.RawIOBase):
-    """A command's standard input as a file: what is written in small pieces leaves in large ones."""
-
-    def __init__(self, session: _Session) -> None:
-        super().__init__()
-        self._session = session
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
-        view = memoryview(data).cast("B")
-        self._session.feed(view)
-        return len(view)
-
-    def close(self) -> None:
-        pass  # a writer that is thrown away must not send what it holds
-
-
 class _Receiving(io.RawIOBase):
     """A command's standard output as a file."""
 
@@ -374,6 +366,7 @@ class _Receiving(io.RawIOBase):
         super().__init__()
         self._pieces = session.pieces(session.channel.recv, None)
         self._rest = memoryview(b"")
+        self.ended = False
 
     def readable(self) -> bool:
         return True
@@ -381,6 +374,7 @@ class _Receiving(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         if not self._rest:
             self._rest = memoryview(next(self._pieces, b""))
+            self.ended = not self._rest
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gitian.errors import GuestError
+from gitian.guest.lxc_config import OPEN_FILES, STACK
 
 #: Linux takes no single argument longer than this (MAX_ARG_STRLEN, execve(2)); sshd passes the line as one (bytes).
 LINE_LIMIT = 128 * 1024 - 1
@@ -26,24 +27,29 @@ class Account:
 
 
 def command_line(command: Sequence[str], *, account: Account, environment: Mapping[str, str], cwd: str,
-                 umask: int, merged: bool = False, mark: str | None = None) -> bytes:
+                 umask: int, merged: bool = False, mark: str | None = None, privileges: bool = True) -> bytes:
     """The line that runs ``command`` with exactly ``environment``, in ``cwd``, as ``account``.
 
-    ``merged`` sends stderr where stdout goes, in the guest, so that their order is kept. ``mark`` is a file that gets
-    the process (and process group) number, by which :func:`ending_line` ends all of it. Raises GuestError: empty
-    command, NUL bytes, too long.
+    Without ``privileges`` no program may get more rights than its user has (sudo fails, as it should). ``merged`` sends
+    stderr where stdout goes, in the guest, so that their order is kept. ``mark`` is a file that gets the process (and
+    process group) number, by which :func:`ending_line` ends all of it. Raises GuestError (empty command, NUL bytes, too
+    long), ValueError (no environment variable).
     """
     if not command:
         raise GuestError("An empty command cannot be run in the guest.")
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"no environment variable: {name!r}")
     # The assignments come before setpriv, so that a program with '=' in its name is not taken for one more of them.
     words = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()),
-             "setpriv", f"--reuid={account.uid}", f"--regid={account.uid}", "--init-groups", "--", *command]
-    line = f"umask {umask:03o}; "
+             "setpriv", f"--reuid={account.uid}", f"--regid={account.uid}", "--init-groups",
+             *([] if privileges else ["--no-new-privs"]), "--", *command]
+    line = f"ulimit -S -c 0; ulimit -S -s {STACK}; ulimit -S -n {OPEN_FILES}; umask {umask:03o}; "
     if mark is not None:
         line += f"{{ echo $$ >{shlex.quote(mark)}; }} 2>/dev/null; "
     # The shell stays and turns a signal into the status 128 + number, since SSH's own message for that gets lost on the
     # way; what it says about it itself belongs to nobody.
-    line += f"cd -- {shlex.quote(cwd)} || exit 1; exec 3>&2 2>/dev/null; {shlex.join(words)} "
+    line += f"cd -- {shlex.quote(cwd)} || exit 126; exec 3>&2 2>/dev/null; {shlex.join(words)} "
     line += "2>&1 3>&-; exit $?" if merged else "2>&3 3>&-; exit $?"
     return checked_line(line)
 

@@ -8,7 +8,7 @@ from gitian.images.kernel import Kernel
 
 #: What initrd-init calls besides the shell's own commands.
 _APPLETS = ("chmod", "cp", "date", "hostname", "insmod", "ip", "mkdir", "mount", "poweroff", "rm", "sh", "sleep",
-            "switch_root", "sync")
+            "switch_root", "sync", "umount")
 
 
 def build(*, kernel: Kernel, busybox: bytes) -> bytes:

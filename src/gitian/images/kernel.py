@@ -13,6 +13,7 @@ from gitian.errors import FormatError, ImageError
 from gitian.formats import kmodule
 from gitian.host import process
 from gitian.images.packages import AptRoot, Package, unpack
+from gitian.images.sources import Source
 
 #: (distro, architecture of the guest) -> kernel packages to try: (package, architecture of the kernel). Kernels made
 #: for virtual machines come first: they are small and have most of what is needed built in. Where a distribution has
@@ -28,7 +29,7 @@ _KERNELS = {
 REQUIRED = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 #: ext4 asks for 'crc32c' by an alias on kernels before 6.10; which module serves it is a matter of configuration.
 WELCOME = ("virtio_rng", "crc32c_generic", "af_packet", "rtc_cmos")
-_FOLLOWED = re.compile(r"linux-(image|modules)-(unsigned-)?\d[a-z0-9.+~-]*")
+_FOLLOWED = re.compile(r"linux-(image|modules)-(unsigned-)?\d+\.\d[a-z0-9.+~-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ def choose(distro: str, arch: str) -> tuple[tuple[str, str], ...]:
                          hint="KVM guests are Debian or Ubuntu, amd64 or i386; '--lxc' needs no kernel.") from None
 
 
-def obtain(*, distro: str, arch: str, open_root: Callable[[str], AptRoot], sources: Sequence[str],
+def obtain(*, distro: str, arch: str, open_root: Callable[[str], AptRoot], sources: Sequence[Source],
            scratch: Path) -> Kernel:
     """Fetch, check and unpack the kernel for a guest.
 
@@ -65,7 +66,7 @@ def obtain(*, distro: str, arch: str, open_root: Callable[[str], AptRoot], sourc
     else:
         names = ", ".join(dict.fromkeys(f"'{name}:{kernel_arch}'" for name, kernel_arch in tried))
         raise ImageError(
-            f"No kernel package ({names}) is in any of these sources: {'; '.join(sources)}.",
+            f"No kernel package ({names}) is in any of these sources: {'; '.join(source.name for source in sources)}.",
             hint="Name a mirror that has one with '--mirror'; when only the security archive lacks it, "
                  "leave that out with '--without security'; '--lxc' needs no kernel.")
     packages = _follow(root, name)

@@ -12,19 +12,20 @@ from gitian.host import process, progress
 from gitian.host.hashing import sha256_files
 from gitian.host.space import require_room
 from gitian.images import ext4, initrd, kernel
-from gitian.images.packages import AptRoot, Package
+from gitian.images.packages import AptRoot, Package, unpack
+from gitian.images.sources import Source
 
 #: The time of making that the disk shows (2020-01-01), whenever it was made: equal tarballs give equal disks.
 _EPOCH = 1577836800
 
 
 def adopt(*, tarball: Path, distro: str, suite: str, arch: str, directory: Path, disksize: int,
-          sources: Sequence[str], keyrings: Sequence[Path], scratch: Path) -> dict[str, object]:
+          sources: Sequence[Source], keyrings: Sequence[Path], scratch: Path) -> dict[str, object]:
     """Make ``base-<suite>-<arch>.qcow2``, ``.vmlinuz`` and ``.initrd`` in ``directory``; the fields for their record.
 
-    ``disksize`` is in MB (2^20 bytes); ``sources`` are lines of a sources.list as the host reaches them; ``keyrings``
-    the files of keys that may sign their indices. The disk is renamed into place last: where it is, all three are
-    whole. Needs no root rights, mounts nothing, starts no guest. The caller keeps others out meanwhile.
+    ``disksize`` is in MB (2^20 bytes); ``keyrings`` are the files of keys that may sign the indices of ``sources``. The
+    disk is renamed into place last: where it is, all three are whole. Needs no root rights, mounts nothing, starts no
+    guest. The caller keeps others out meanwhile.
 
     Raises ImageError, FetchError, HostError, MissingToolError, ProgramError, FormatError.
     """
@@ -65,11 +66,9 @@ def adopt(*, tarball: Path, distro: str, suite: str, arch: str, directory: Path,
     }
 
 
-def _boot_parts(distro: str, arch: str, sources: Sequence[str], keyrings: Sequence[Path],
+def _boot_parts(distro: str, arch: str, sources: Sequence[Source], keyrings: Sequence[Path],
                 scratch: Path) -> tuple[kernel.Kernel, Package]:
     """The kernel, and the package of the busybox that the RAM disk runs (unpacked in ``scratch``)."""
-    from gitian.images.packages import unpack
-
     roots: dict[str, AptRoot] = {}
 
     def open_root(architecture: str) -> AptRoot:

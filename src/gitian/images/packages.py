@@ -6,13 +6,14 @@ apt does the fetching and the checking, in a directory of its own: the host's so
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitian.errors import FetchError, ImageError
 from gitian.host import process
+from gitian.host.hashing import sha256_file
+from gitian.images.sources import Source
 
 #: Seconds that fetching the indices, or one package, may take.
 _PATIENCE = 1800
@@ -35,19 +36,17 @@ class Package:
 class AptRoot:
     """A private apt: its own sources, keys, indices and architecture, below one directory."""
 
-    def __init__(self, *, directory: Path, architecture: str, sources: Sequence[str],
+    def __init__(self, *, directory: Path, architecture: str, sources: Sequence[Source],
                  keyrings: Sequence[Path]) -> None:
         self._directory = directory
         self._architecture = architecture
-        self._sources = list(sources)
+        self._sources = [source.name for source in sources]
+        lines = [source.host_line(architecture, keyrings) for source in sources]
         for part in ("etc/trusted.gpg.d", "etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d",
                      "state/lists/partial", "cache/archives/partial", "debs"):
             (directory / part).mkdir(parents=True, exist_ok=True)
         (directory / "state/status").touch()
-        (directory / "etc/sources.list").write_text("".join(f"{line}\n" for line in self._sources))
-        for number, keyring in enumerate(keyrings):
-            ending = ".asc" if keyring.suffix == ".asc" else ".gpg"
-            shutil.copyfile(keyring, directory / "etc/trusted.gpg.d" / f"{number:02}{ending}")
+        (directory / "etc/sources.list").write_text("".join(f"{line}\n" for line in lines))
         self._configuration = directory / "apt.conf"
         self._configuration.write_text(self._settings())
 
@@ -88,8 +87,8 @@ class AptRoot:
         """Fetch one package. Raises FetchError, ImageError: the sources do not have it."""
         fields = self.describe(name)
         if fields is None:
-            raise ImageError(f"None of the sources has the package '{name}' for '{self._architecture}': "
-                             f"{'; '.join(self._sources)}.", hint="Check suite, mirror and '--without'.")
+            raise ImageError(f"None of these sources has the package '{name}' for '{self._architecture}': "
+                             f"{'; '.join(self._sources)}.", hint="Name a mirror that has it with '--mirror'.")
         wanted = f"{name}:{self._architecture}={fields['Version']}"
         told = self._run("apt-get", "-q", "download", "--print-uris", wanted)
         match = re.search(r"^'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})\s*$", told, re.MULTILINE)
@@ -102,17 +101,11 @@ class AptRoot:
         found = sorted((self._directory / "debs").glob(f"{name}_*.deb"))
         if len(found) != 1:
             raise FetchError(f"apt did not leave the package '{name}' where it should be.", hint=_HINT)
-        if (have := _sha256(found[0])) != sha256:
+        if (have := sha256_file(found[0])) != sha256:
             raise FetchError(f"The package '{name}' is not what its index says: {have} instead of {sha256}.",
                              hint=_HINT)
         return Package(name=name, version=fields["Version"], architecture=self._architecture, sha256=sha256,
                        source=uri, path=found[0])
-
-
-def _sha256(path: Path) -> str:
-    from gitian.host.hashing import sha256_file
-
-    return sha256_file(path)
 
 
 def _complaint(said: bytes) -> str:
