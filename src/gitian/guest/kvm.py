@@ -1,0 +1,293 @@
+"""The KVM backend: a qemu virtual machine over an overlay of the base image, reached by SSH. None of it needs root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from gitian.errors import GitianError, GuestError, ImageError
+from gitian.guest import kvm_start, session, ssh
+from gitian.guest.kvm_start import Place
+from gitian.guest.protocol import UMASK, USER_ID, Limits, Result, StartRequest, contract_environment
+from gitian.guest.qmp import Qmp
+from gitian.guest.session import Session
+from gitian.guest.ssh_wire import Account, command_line
+from gitian.guest.transfer import Transfer
+from gitian.host import process
+from gitian.host.streams import Tail
+
+#: The console's log is cut to its last part when it grows beyond this (bytes).
+_CONSOLE_LIMIT = 32 * 2**20
+_CONSOLE_KEPT = 2**20
+#: How often a running machine is looked after (seconds).
+_ROUND = 5.0
+#: An orderly end: everything in the guest is ended and its disk written (seconds).
+_POWER_OFF = 60.0
+
+#: Sudo only where it is allowed, and a base image that is meant for this user. $1: yes or no; $2: user; $3: its number.
+_SET_UP = """set -e
+rm -f /etc/sudoers.d/gitian
+if [ "$1" = yes ]; then
+    mkdir -p /etc/sudoers.d
+    printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\\n' "$2" >/etc/sudoers.d/gitian
+    chmod 0440 /etc/sudoers.d/gitian
+fi
+test "$(id -u "$2")" = "$3"
+"""
+
+_TROUBLES = {"io-error": "the host's disk is full, so the guest's could not be written",
+             "internal-error": "qemu has met an error of its own",
+             "guest-panicked": "the guest's kernel has failed"}
+
+
+class KvmGuest:
+    """A running virtual machine. See :class:`gitian.guest.protocol.Guest`."""
+
+    def __init__(self, workspace: Path, record: Session, connection: ssh.Connection,
+                 fate: Fate, running: subprocess.Popen[bytes] | None) -> None:
+        self._place = Place(workspace=workspace)
+        self._record = record
+        self._connection = connection
+        self._fate = fate
+        self._running = running
+        self._over = threading.Event()
+        threading.Thread(target=self._look_after, daemon=True, name="kvm-look-after").start()
+
+    @property
+    def user(self) -> str:
+        """The name of the unprivileged user."""
+        return self._record.distro
+
+    @property
+    def label(self) -> str:
+        """'suite-arch'."""
+        return self._record.label
+
+    @property
+    def acceleration(self) -> str:
+        """'kvm', or 'tcg' for software emulation."""
+        return self._record.facts["accel"]
+
+    @property
+    def pid(self) -> int:
+        """The number of its qemu."""
+        return self._record.processes["qemu"].pid
+
+    @property
+    def server(self) -> ssh.Server:
+        """Where its SSH server is reached; the key for it lies in the workspace's var/target-kvm/."""
+        return _server(self._record)
+
+    def run(self, command: Sequence[str], *, user: str | None = None, input: bytes | None = None,
+            env: Mapping[str, str] | None = None, cwd: str | None = None,
+            output: Callable[[bytes], None] | None = None, timeout: float | None = None,
+            check: bool = True, limit: int = 16 * 2**20) -> Result:
+        """Run a command; see the protocol."""
+        account = self._account(user)
+        mark = self._connection.mark()
+        line = command_line(command, account=account, environment=contract_environment(account.name) | dict(env or {}),
+                            cwd=cwd or account.home, umask=UMASK, merged=output is not None, mark=mark,
+                            privileges=account.uid == 0 or self._record.facts["sudo"] == "yes")
+        result = self._connection.run(line, what=command[0], mark=mark, input=input, output=output, timeout=timeout,
+                                      limit=limit)
+        if check and result.status != 0:
+            said = " / ".join((result.stderr or result.stdout).decode(errors="replace").strip().splitlines()[-6:])
+            raise GuestError(f"'{command[0]}' ended with status {result.status} in the guest: "
+                             f"{said or 'it said nothing'}")
+        return result
+
+    def put(self, source: Path, destination: PurePosixPath, *, user: str | None = None,
+            progress: Callable[[int], None] | None = None) -> None:
+        """Copy a file or a directory's contents into the guest; see the protocol."""
+        Transfer(connection=self._connection, account=self._account(user)).put(source, destination, progress)
+
+    def get(self, source: PurePosixPath, destination: Path, *, limits: Limits | None = None,
+            progress: Callable[[int], None] | None = None, user: str | None = None) -> None:
+        """Copy a file or a directory's contents out of the guest; see the protocol."""
+        transfer = Transfer(connection=self._connection, account=self._account(user))
+        transfer.get(source, destination, limits or Limits(), progress)
+
+    def close(self, *, keep: bool = False) -> None:
+        """End the guest at once and remove its overlay, or leave it running; see the protocol."""
+        if not keep:
+            self.stop()
+            return
+        if not self._fate.alive():
+            raise self._fate.lost("The guest was to be kept.")
+        self._leave()
+        self._record = session.keep(self._place.workspace, self._record)
+
+    def stop(self, *, overlay: bool = True) -> None:
+        """End the guest; without ``overlay``, in good order, and what it has written stays for ``fresh=False``."""
+        if not overlay:
+            with contextlib.suppress(GitianError):
+                self.run(["/run/gitian/poweroff"], user="root", timeout=_POWER_OFF)
+                self._fate.wait(_POWER_OFF)
+        self._leave()
+        if self._fate.alive():
+            # Nothing that the guest still does matters: the disk goes with it.
+            with contextlib.suppress(GitianError), Qmp.connect(self._place.control, timeout=1.0) as control:
+                control.quit()
+            self._fate.wait(1.0)
+        session.end(self._place.workspace, self._record, overlay=overlay)
+        if self._running is not None:
+            process.end(self._running, patience=0)
+
+    def _leave(self) -> None:
+        self._over.set()
+        self._connection.close()
+
+    def _account(self, user: str | None) -> Account:
+        if user == "root":
+            return Account.root()
+        name = user or self.user
+        return Account(name=name, uid=USER_ID, home=f"/home/{name}")
+
+    def _look_after(self) -> None:
+        """Keep the console's log within bounds, and see that the machine has not stopped by itself."""
+        while not self._over.wait(_ROUND):
+            with contextlib.suppress(OSError):
+                shorten(self._place.console, most=_CONSOLE_LIMIT, kept=_CONSOLE_KEPT)
+            with contextlib.suppress(GitianError, OSError):
+                with Qmp.connect(self._place.control) as control:
+                    trouble = _TROUBLES.get(control.status())
+                if trouble:
+                    self._fate.trouble = trouble
+                    self._connection.close()
+                    return
+
+
+class Fate:
+    """Whether a machine still runs, and if not, why, in words that help."""
+
+    def __init__(self, console: Path, who: process.ProcessIdentity | None,
+                 running: subprocess.Popen[bytes] | None) -> None:
+        self.trouble = ""
+        self._console = console
+        self._who = who
+        self._running = running
+
+    def alive(self) -> bool:
+        """Whether its qemu is there."""
+        if self._running is not None:
+            return self._running.poll() is None
+        return self._who is not None and process.identity(self._who.pid) == self._who
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended within so many seconds."""
+        return process.wait_until(lambda: not self.alive(), seconds)
+
+    def lost(self, what: str) -> GuestError:
+        """The error for a guest that is gone: what was going on, why it ended, what its console said last."""
+        self.wait(1.0)
+        lines = [line.strip() for line in console_tail(self._console) if line.strip()]
+        end = next((line.removeprefix("gitian: failed: ") for line in lines if line.startswith("gitian: failed: ")), "")
+        if self.trouble:
+            why = self.trouble
+        elif self.alive():
+            why = end
+        elif self._running is not None and self._running.returncode != 0:
+            why = f"its qemu {process.ended_how(self._running.returncode)}"
+        else:
+            why = end or "it switched itself off, or its kernel failed" if self._running is not None \
+                else "its qemu was ended"
+        message = what.rstrip(".") + (f" ({why})." if why else ".")
+        said = " / ".join(lines[-6:])[-900:]
+        return GuestError(message, hint=("Its console, var/target.log, ends: " + said) if said
+                          else "Its console, var/target.log, is empty.")
+
+
+def console_tail(console: Path, size: int = 4096) -> list[str]:
+    """The last lines of a console's log, as text that is not yet escaped."""
+    tail = Tail(size)
+    with contextlib.suppress(OSError), console.open("rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - size))
+        tail(log.read(size))
+    return tail.lines()
+
+
+def shorten(log: Path, *, most: int, kept: int) -> None:
+    """Cut a log that others append to down to its last ``kept`` bytes, once it is longer than ``most``."""
+    with log.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            file.seek(size - kept)
+            end = file.read(kept)
+            file.seek(0)
+            file.write(b"[...]\n" + end)
+            file.truncate()
+
+
+def _server(record: Session) -> ssh.Server:
+    return ssh.Server(port=int(record.facts["port"]), host_key=record.facts["host_key"])
+
+
+class KvmBackend:
+    """Runs guests in qemu. See :class:`gitian.guest.protocol.Backend`."""
+
+    @property
+    def name(self) -> str:
+        """'kvm'."""
+        return "kvm"
+
+    def start(self, request: StartRequest) -> KvmGuest:
+        """Start a guest, in place of any that this workspace had; see the protocol."""
+        self._end_strays(request.workspace)
+        session.sweep(request.workspace, kept=True, overlay=request.fresh)
+        place = Place(workspace=request.workspace)
+        fates: list[Fate] = []
+
+        def lost(running: subprocess.Popen[bytes]) -> ssh.Lost:
+            if not fates:
+                fates.append(Fate(place.console, None, running))
+            return fates[0].lost
+
+        started = kvm_start.start(request, lost)
+        guest = KvmGuest(request.workspace, started.session, started.connection, fates[0], started.qemu)
+        try:
+            done = guest.run(["sh", "-c", _SET_UP, "sh", started.session.facts["sudo"], request.distro, str(USER_ID)],
+                             user="root", cwd="/", check=False, timeout=_POWER_OFF)
+            if done.status != 0:
+                said = " / ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
+                raise ImageError(f"The base image '{request.image}' is not one of a '{request.distro}' guest: "
+                                 f"{said or 'it lacks the user'}.",
+                                 hint="Remove it and make it again with 'make-base-vm'.")
+        except BaseException:
+            guest.stop()
+            raise
+        return guest
+
+    def attach(self, workspace: Path, *, environment: Mapping[str, str]) -> KvmGuest:
+        """Find the guest that was left running in this workspace. Raises GuestError, HostError."""
+        record = session.running(workspace)
+        if record.backend != self.name:
+            raise GuestError(f"The target that runs in '{workspace}' is not a virtual machine ({record.backend}).",
+                             hint="Choose the backend that started it: USE_LXC=1 for LXC, nothing for KVM.")
+        place = Place(workspace=workspace)
+        fate = Fate(place.console, record.processes["qemu"], None)
+        try:
+            key = ssh.Key(private=place.key.read_text(), public="")
+        except OSError as error:
+            raise GuestError(f"The key of the target in '{workspace}' cannot be read: {error.strerror}.",
+                             hint="Stop it with 'libexec/stop-target' and start it again.") from error
+        connection = ssh.Connection.open(_server(record), key, timeout=120.0, lost=fate.lost)
+        return KvmGuest(workspace, record, connection, fate, None)
+
+    def sweep(self, workspace: Path) -> None:
+        """Put away what a dead process left of its guest; see the protocol."""
+        self._end_strays(workspace)
+        session.sweep(workspace)
+
+    def _end_strays(self, workspace: Path) -> None:
+        """End a machine whose start was killed before its process was on record."""
+        record = session.load(workspace)
+        if record is None or record.backend != self.name or record.processes:
+            return
+        if record.owner is None or process.identity(record.owner.pid) == record.owner:
+            return
+        for who in kvm_start.strays(record.facts["name"]):
+            process.kill_identity(who)
