@@ -36,8 +36,9 @@ from gitian.cli.common import CONTEXT
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool, quiet: bool, num_make: int,
-            memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool, fetch_branches: bool,
-            fetch_tags: bool, skip_cleanup: bool, backend: str | None, accel: str, directory: Path | None) -> None:
+            memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool,
+            fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, backend: str | None, accel: str,
+            directory: Path | None) -> None:
     """Build DESCRIPTOR in clean guests, one for each suite and architecture.
 
     The outputs are left in build/out, the report in result/NAME-res.yml, the logs in var/install.log and var/build.log.
@@ -51,8 +52,8 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
 
     progress.set_quiet(quiet)
     options = Options(
-        commits=parse_assignments(commits, "-c/--commit"), urls=parse_assignments(urls, "-u/--url"), allow_sudo=allow_sudo,
-        skip_image=skip_image, upgrade=upgrade, quiet=quiet, num_make=num_make, memory=memory,
+        commits=parse_assignments(commits, "-c/--commit"), urls=parse_assignments(urls, "-u/--url"),
+        allow_sudo=allow_sudo, skip_image=skip_image, upgrade=upgrade, quiet=quiet, num_make=num_make, memory=memory,
         cache_read_only=cache_read_only, skip_fetch=skip_fetch, fetch_branches=fetch_branches, fetch_tags=fetch_tags,
         skip_cleanup=skip_cleanup)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
