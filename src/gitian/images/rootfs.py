@@ -1,0 +1,252 @@
+"""The one root filesystem that every backend adopts: a tarball, the same bit for bit from the same indices.
+
+mmdebstrap makes it (deterministic with SOURCE_DATE_EPOCH). Nothing of this machine and nothing personal is in it: no
+SSH host keys, no machine id, no user's keys, no rule for sudo. What the guest contract says of files is set here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitian.errors import ImageError
+from gitian.formats.image_record import InstalledPackage
+from gitian.guest.protocol import DNS_ADDRESS, HOSTNAME, LOCALE, USER_ID
+from gitian.host import process, progress
+from gitian.host.hashing import sha256_file
+from gitian.host.space import require_room
+from gitian.host.streams import Tail
+from gitian.images import archive
+from gitian.images.archive import Indices
+from gitian.images.distros import PACKAGES, Distro
+
+#: What making a root filesystem takes while it lasts: the tree, the packages, the tarball (bytes).
+ROOM = 3 * 2**30
+
+APT_CONFIGURATION = """\
+// Written by make-base-vm.
+APT::Install-Recommends "false";
+APT::Periodic::Enable "0";
+APT::Get::Assume-Yes "true";
+Acquire::Languages "none";
+Acquire::PDiffs "false";
+Acquire::Retries "3";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Dpkg::Use-Pty "0";
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootRequest:
+    """What root filesystem to make. ``keyring`` is the user's own, which the guest then trusts too."""
+
+    distro: Distro
+    suite: str
+    arch: str
+    indices: Indices
+    keyring: Path | None = None
+    packages: tuple[str, ...] = PACKAGES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootFilesystem:
+    """A finished tarball and what is installed in it."""
+
+    tarball: Path
+    sha256: str
+    size: int
+    packages: tuple[InstalledPackage, ...]
+
+
+def make_root_filesystem(request: RootRequest, tarball: Path, scratch: Path) -> RootFilesystem:
+    """Make the tarball at ``tarball``, working in ``scratch`` (private, swept by the caller).
+
+    Raises FetchError, ImageError, MissingToolError, HostError (no room).
+    """
+    require_room(scratch, ROOM, "make a root filesystem")
+    _date_lists(request.indices)
+    status = scratch / "status"
+    for attempt in range(2):
+        tail = _mmdebstrap(request, tarball, status, scratch)
+        if tail is None:
+            break
+        said = "\n".join(tail)
+        tarball.unlink(missing_ok=True)
+        if archive.transient(said) and attempt == 0:
+            progress.say("Fetching packages failed; trying once more ...")
+            continue
+        if "Failed to fetch" in said:
+            raise archive.failure(said, request.indices.sources)
+        if "Unable to locate package" in said:
+            raise ImageError(f"The suite '{request.suite}' lacks a package that base images hold: "
+                             f"{_first(tail, 'Unable to locate package')}.")
+        errors = [line for line in tail if line.startswith(("E:", "dpkg: error"))] or tail[-3:]
+        raise ImageError(f"'mmdebstrap' could not make the root filesystem: {' / '.join(errors[:4])}",
+                         hint="The last lines it said:\n  " + "\n  ".join(tail[-12:]))
+    if not tarball.is_file() or not status.is_file():
+        raise ImageError("'mmdebstrap' ended well but has left no root filesystem.")
+    return RootFilesystem(tarball=tarball, sha256=sha256_file(tarball), size=tarball.stat().st_size,
+                          packages=installed_packages(status, request.indices))
+
+
+def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path) -> list[str] | None:
+    """Run mmdebstrap; None when it ended well, else the last lines of what it said."""
+    indices = request.indices
+    root = os.geteuid() == 0
+    work = scratch / "work"
+    work.mkdir(exist_ok=True)
+    # In a user namespace the chroot's root is a subordinate id, which must get through to it.
+    for place in (scratch.parent, scratch, work):
+        place.chmod(0o755)
+    argv = ["mmdebstrap", f"--mode={'root' if root else 'unshare'}", "--variant=minbase", "--format=tar",
+            f"--architectures={request.arch}", f"--include={','.join(request.packages)}",
+            "--skip=update", "--skip=cleanup/apt/lists",
+            *(f"--aptopt={name} \"{value}\"" for name, value in archive.proxies().items()),
+            '--aptopt=Acquire::Retries "5"', '--aptopt=Acquire::Languages "none"',
+            '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io",
+            f"--setup-hook=sync-in {shlex.quote(str(indices.lists))} /var/lib/apt/lists",
+            f"--essential-hook={_LOCALES}",
+            *([f"--customize-hook=copy-in {shlex.quote(str(_named_keyring(request.keyring, scratch)))} "
+               "/etc/apt/trusted.gpg.d"] if request.keyring else []),
+            f"--customize-hook={customize_script(request)}",
+            f"--customize-hook=download /var/lib/dpkg/status {shlex.quote(str(status))}",
+            request.suite, str(tarball),
+            *(source.host_line(request.arch, indices.keyrings) for source in indices.sources)]
+    if root:
+        # Whatever ends us ends it too, with all it has started: nothing goes on filling a disk behind our back.
+        argv = ["setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *argv]
+    else:
+        argv = ["setpriv", "--pdeathsig=KILL", *argv]
+    env = {"SOURCE_DATE_EPOCH": str(indices.epoch), "TMPDIR": str(work), "TZ": "UTC"}
+    tail = Tail(65536)
+    with process.start(argv, stdout=process.PIPE, stderr=process.STDOUT, env=env) as running:
+        assert running.stdout is not None
+        while piece := os.read(running.stdout.fileno(), 65536):
+            tail(piece)
+    return None if running.returncode == 0 else tail.lines(200)
+
+
+def _named_keyring(keyring: Path, scratch: Path) -> Path:
+    """A copy under a name that apt reads: .asc for armoured keys, .gpg for others."""
+    data = keyring.read_bytes()
+    suffix = "asc" if data.lstrip().startswith(b"-----BEGIN") else "gpg"
+    copy = scratch / f"gitian-archive.{suffix}"
+    copy.write_bytes(data)
+    copy.chmod(0o644)
+    return copy
+
+
+#: Before the packages: locales generates when it is configured what stands here.
+_LOCALES = f"""mkdir -p "$1/etc" && echo '{LOCALE} UTF-8' > "$1/etc/locale.gen" """
+
+
+def customize_script(request: RootRequest) -> str:
+    """The shell script that mmdebstrap runs outside the new root, which is ``$1``, once all packages are in."""
+    user = request.distro.name
+    home = f"/home/{user}"
+    lines = "".join(source.guest_line + "\n" for source in request.indices.sources)
+    return f"""set -eu
+root="$1"
+put() {{ rm -f "$root$1"; cat > "$root$1"; chmod "${{2:-644}}" "$root$1"; }}
+put /etc/hostname <<'EOF'
+{HOSTNAME}
+EOF
+put /etc/hosts <<'EOF'
+127.0.0.1 localhost
+127.0.1.1 {HOSTNAME}
+::1 localhost ip6-localhost ip6-loopback
+EOF
+put /etc/resolv.conf <<'EOF'
+nameserver {DNS_ADDRESS}
+EOF
+put /etc/default/locale <<'EOF'
+LANG={LOCALE}
+EOF
+put /etc/locale.gen <<'EOF'
+{LOCALE} UTF-8
+EOF
+chroot "$root" locale-gen >&2
+put /etc/timezone <<'EOF'
+Etc/UTC
+EOF
+rm -f "$root/etc/localtime"
+ln -s /usr/share/zoneinfo/Etc/UTC "$root/etc/localtime"
+put /etc/apt/apt.conf.d/90gitian <<'EOF'
+{APT_CONFIGURATION}EOF
+put /etc/dpkg/dpkg.cfg.d/90gitian <<'EOF'
+# A guest is thrown away: there is nothing to save from a power cut.
+force-unsafe-io
+EOF
+# No daemon is started by being installed: a build gets what its script starts.
+put /usr/sbin/policy-rc.d 755 <<'EOF'
+#!/bin/sh
+exit 101
+EOF
+rm -f "$root"/etc/apt/sources.list.d/*
+put /etc/apt/sources.list <<'EOF'
+{lines}EOF
+if chroot "$root" getent passwd {USER_ID} > /dev/null; then
+  chroot "$root" userdel -r "$(chroot "$root" getent passwd {USER_ID} | cut -d: -f1)" >&2 2>/dev/null || true
+fi
+chroot "$root" groupadd -g {USER_ID} {user}
+chroot "$root" useradd -u {USER_ID} -g {USER_ID} -m -d {home} -s /bin/bash {user}
+chmod 755 "$root{home}"
+rm -f "$root"/etc/ssh/ssh_host_*
+# A chroot that never booted has none; a guest whose init makes one gets its own.
+rm -f "$root/var/lib/dbus/machine-id"
+put /etc/machine-id < /dev/null
+{_list_moves(request.indices)}rm -rf "$root"/var/lib/apt/lists/auxfiles
+rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
+rm -rf "$root"/var/cache/apt/*.bin "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
+rm -f "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/subuid- \\
+  "$root"/etc/subgid- "$root"/var/log/bootstrap.log "$root"/var/log/faillog "$root"/var/log/lastlog
+find "$root/var/log" -type f -exec rm -f {{}} +
+"""
+
+
+def _list_moves(indices: Indices) -> str:
+    """Lists are named by where they came from: named anew where the guest knows the place by another address."""
+    moves = ""
+    for before, after in sorted({(archive.list_prefix(source.host_uri), archive.list_prefix(source.guest_uri))
+                                 for source in indices.sources if source.host_uri != source.guest_uri}):
+        moves += (f'for path in "$root"/var/lib/apt/lists/{shlex.quote(before)}_dists_*; do\n'
+                  '  [ -e "$path" ] || continue\n'
+                  f'  mv "$path" "$root/var/lib/apt/lists/"{shlex.quote(after)}"${{path#*/lists/{before}}}"\n'
+                  "done\n")
+    return moves
+
+
+def _date_lists(indices: Indices) -> None:
+    """Give each list the date of its signed index: what a server says a file's date is differs between mirrors."""
+    for source, release in zip(indices.sources, indices.releases, strict=True):
+        when = int(archive.parse_date(release.date))
+        stem = archive.release_file(indices.lists, source).name.removesuffix("InRelease").removesuffix("Release")
+        for path in indices.lists.iterdir():
+            if path.name.startswith(stem):
+                os.utime(path, (when, when))
+                path.chmod(0o644)
+
+
+def installed_packages(status: Path, indices: Indices) -> tuple[InstalledPackage, ...]:
+    """The packages that dpkg's status file calls installed, each with its .deb's hash. Raises ImageError."""
+    hashes = indices.package_hashes()
+    found = []
+    for entry in archive.stanzas(status):
+        if entry.get("Status") != "install ok installed":
+            continue
+        key = (entry["Package"], entry["Version"], entry["Architecture"])
+        if key not in hashes:
+            raise ImageError(f"The installed package '{' '.join(key)}' is in none of the archive's indices.")
+        found.append(InstalledPackage(name=key[0], version=key[1], architecture=key[2], sha256=hashes[key]))
+    return tuple(sorted(found))
+
+
+def _first(lines: Sequence[str], text: str) -> str:
+    found = next((line for line in lines if text in line), "")
+    return re.sub(r"^E:\s*", "", found)
+
