@@ -5,15 +5,15 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitian.errors import FormatError, ImageError
 from gitian.formats import kmodule
 from gitian.host import process
-from gitian.images.packages import AptRoot, Package, unpack
-from gitian.images.sources import Source
+from gitian.images.archive import Indices
+from gitian.images.packages import Package, describe, fetch, unpack
 
 #: (distro, architecture of the guest) -> kernel packages to try: (package, architecture of the kernel). Kernels made
 #: for virtual machines come first: they are small and have most of what is needed built in. Where a distribution has
@@ -51,25 +51,24 @@ def choose(distro: str, arch: str) -> tuple[tuple[str, str], ...]:
                          hint="KVM guests are Debian or Ubuntu, amd64 or i386; '--lxc' needs no kernel.") from None
 
 
-def obtain(*, distro: str, arch: str, open_root: Callable[[str], AptRoot], sources: Sequence[Source],
-           scratch: Path) -> Kernel:
+def obtain(*, distro: str, arch: str, indices: Callable[[str], Indices], scratch: Path) -> Kernel:
     """Fetch, check and unpack the kernel for a guest.
 
-    ``open_root`` gives a private apt, updated, for an architecture. Raises ImageError: no kernel package in the
-    sources, or it lacks what a guest needs; FetchError, ProgramError, FormatError.
+    ``indices`` gives the sources' indices for an architecture. Raises ImageError: no kernel package in the sources, or
+    it lacks what a guest needs; FetchError, ProgramError, FormatError.
     """
     tried = choose(distro, arch)
     for name, kernel_arch in tried:
-        root = open_root(kernel_arch)
-        if root.describe(name) is not None:
+        if describe(indices(kernel_arch), name) is not None:
             break
     else:
         names = ", ".join(dict.fromkeys(f"'{name}:{kernel_arch}'" for name, kernel_arch in tried))
         raise ImageError(
-            f"No kernel package ({names}) is in any of these sources: {'; '.join(source.name for source in sources)}.",
-            hint="Name a mirror that has one with '--mirror'; when only the security archive lacks it, "
-                 "leave that out with '--without security'; '--lxc' needs no kernel.")
-    packages = _follow(root, name)
+            f"No kernel package ({names}) is in any of these sources: "
+            f"{'; '.join(source.name for source in indices(arch).sources)}.",
+            hint="Name an archive that has one with '--mirror URL'; when only the security archive is at fault, leave "
+                 "it out with '--without security'; '--lxc' needs no kernel.")
+    packages = _follow(indices(kernel_arch), name, scratch)
     tree = scratch / "kernel"
     for package in packages:
         unpack(package, tree)
@@ -81,21 +80,21 @@ def obtain(*, distro: str, arch: str, open_root: Callable[[str], AptRoot], sourc
                   packages=tuple(packages))
 
 
-def _follow(root: AptRoot, name: str) -> list[Package]:
+def _follow(indices: Indices, name: str, scratch: Path) -> list[Package]:
     """Fetch what a kernel (meta)package stands for: the image, and where they are apart, the modules."""
     packages: dict[str, Package] = {}
     waiting = [name]
     while waiting:
         current = waiting.pop()
-        fields = root.describe(current)
+        fields = describe(indices, current)
         if current in packages or fields is None:
             continue
-        depends = [alternative.split()[0] for clause in fields.get("Depends", "").split(",")
+        depends = [alternative.split()[0].partition(":")[0] for clause in fields.get("Depends", "").split(",")
                    for alternative in clause.split("|")[:1] if alternative.split()]
         following = [other for other in depends if _FOLLOWED.fullmatch(other)]
         waiting += following
         if _FOLLOWED.fullmatch(current) or not following:
-            packages[current] = root.fetch(current)
+            packages[current] = fetch(indices, current, scratch)
     return [packages[key] for key in sorted(packages)]
 
 
