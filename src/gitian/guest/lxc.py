@@ -87,6 +87,13 @@ class LxcGuest:
                              f"{said or 'it said nothing'}")
         return result
 
+    def pipe(self, command: Sequence[str], *, stdin: Callable[[int], bytes] | None, stdout: Callable[[bytes], None],
+             stderr: Callable[[bytes], None], user: str | None = None, env: Mapping[str, str] | None = None,
+             cwd: str | None = None) -> int:
+        """Run a command as part of a pipeline; see the protocol."""
+        return lxc_attach.pipe(self._container, self._line(command, user, cwd=cwd, env=env),
+                               what=f"running '{command[0]}'", stdin=stdin, stdout=stdout, stderr=stderr)
+
     def put(self, source: Path, destination: PurePosixPath, *, user: str | None = None,
             progress: Callable[[int], None] | None = None) -> None:
         """Copy a file or a directory's contents into the guest; see the protocol."""

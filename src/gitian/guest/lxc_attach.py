@@ -193,6 +193,33 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
+def pipe(container: Container, line: Sequence[str], *, what: str, stdin: Callable[[int], bytes] | None,
+         stdout: Callable[[bytes], None], stderr: Callable[[bytes], None]) -> int:
+    """Run a command line as part of a pipeline; its exit status. Raises GuestError when the container is gone."""
+    with attached(container, line, what, stdin=stdin is not None) as one:
+        if stdin is not None:
+            threading.Thread(target=_pour, args=(stdin, one.popen), daemon=True).start()
+        for name, data in _pump(one, None, None):
+            (stdout if name == "stdout" else stderr)(data)
+        status = one.popen.returncode
+    if status != 0 and not container.alive():
+        raise gone(what)
+    return status if status >= 0 else 128 - status
+
+
+def _pour(read: Callable[[int], bytes], popen: process.Popen[bytes]) -> None:
+    """Give a command its input as it comes, until one of them ends."""
+    stream = popen.stdin
+    assert stream is not None, "stdin is a pipe"
+    with contextlib.suppress(OSError, ValueError):  # ValueError: closed, since the command is over
+        while data := read(_PIECE):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(stream.fileno(), view):]
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
 def run(container: Container, line: Sequence[str], *, what: str, input: bytes | None,
         output: Callable[[bytes], None] | None, timeout: float | None, limit: int) -> Result:
     """Run a command line to its end. Raises GuestError: too late, too much said, or the container is gone."""
@@ -228,9 +255,10 @@ def _pump(one: Attached, input: bytes | None, timeout: float | None) -> Iterator
                 if stream is not None:
                     selector.register(stream, selectors.EVENT_READ, name)
             selector.register(ended, selectors.EVENT_READ, "ended")
-            if popen.stdin is not None:
-                os.set_blocking(popen.stdin.fileno(), False)
-                selector.register(popen.stdin, selectors.EVENT_WRITE, "stdin")
+            feed = popen.stdin if input is not None else None
+            if feed is not None:
+                os.set_blocking(feed.fileno(), False)
+                selector.register(feed, selectors.EVENT_WRITE, "stdin")
             while _reading(selector) or over is None:
                 until = min((moment for moment in (deadline, over) if moment is not None), default=None)
                 events = selector.select(None if until is None else max(0.0, until - time.monotonic()))
@@ -246,7 +274,7 @@ def _pump(one: Attached, input: bytes | None, timeout: float | None) -> Iterator
                         selector.unregister(ended)
                         popen.wait()
                         over = time.monotonic() + _AFTERMATH
-                        if popen.stdin is not None and not popen.stdin.closed:
+                        if feed is not None and not feed.closed:
                             _feed(selector, popen, memoryview(b""))
                     else:
                         data = os.read(key.fd, _PIECE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 #: The guest contract (docs/reference/guest-contract.md): the same under every backend, compared by a test.
 HOST_ADDRESS = "10.0.2.2"
@@ -108,6 +108,28 @@ class Guest(Protocol):
 
     def close(self, *, keep: bool = False) -> None:
         """End the guest and remove its overlay; with ``keep`` leave it running for a later ``attach``."""
+
+
+@runtime_checkable
+class PipedGuest(Protocol):
+    """A guest whose commands can be parts of a pipeline on the host (libexec/on-target)."""
+
+    def pipe(self, command: Sequence[str], *, stdin: Callable[[int], bytes] | None, stdout: Callable[[bytes], None],
+             stderr: Callable[[bytes], None], user: str | None = None, env: Mapping[str, str] | None = None,
+             cwd: str | None = None) -> int:
+        """Run a command whose input is read, and whose output is passed on, as they come; its exit status.
+
+        ``stdin(n)`` returns at most n bytes, b'' at the end; it is called in another thread, and perhaps still waited
+        for when this returns. None is an empty input. Raises GuestError.
+        """
+
+
+@runtime_checkable
+class StoppableGuest(Protocol):
+    """A guest that can be ended and started again as it was (libexec/stop-target)."""
+
+    def stop(self, *, overlay: bool = True) -> None:
+        """End the guest; without ``overlay`` what it has written stays for a later start with ``fresh=False``."""
 
 
 class Backend(Protocol):
