@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +13,55 @@ from gitian.host import process, progress
 from gitian.host.hashing import sha256_files
 from gitian.host.space import require_room
 from gitian.images import ext4, initrd, kernel
-from gitian.images.archive import Indices, fetch_indices
+from gitian.images.archive import Indices
 from gitian.images.packages import Package, fetch, unpack
-from gitian.images.sources import Source
 
 
-#: The time of making that the disk shows (2020-01-01), whenever it was made: equal tarballs give equal disks.
-_EPOCH = 1577836800
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvmRequest:
+    """What to adopt: a tarball (and its hash) for a distro, suite and architecture.
+
+    ``disksize`` is in MB (2^20 bytes); ``epoch``, in seconds, is the time of making that the disk shows; ``indices``
+    gives the signed indices of the sources for an architecture, which need not be the guest's.
+    """
+
+    tarball: Path
+    tarball_sha256: str
+    distro: str
+    suite: str
+    arch: str
+    disksize: int
+    epoch: int
+    indices: Callable[[str], Indices]
 
 
-def adopt(*, tarball: Path, distro: str, suite: str, arch: str, directory: Path, disksize: int,
-          sources: Sequence[Source], keyrings: Sequence[Path], scratch: Path,
-          indices: Indices | None = None) -> dict[str, Any]:
-    """Make ``base-SUITE-ARCH.qcow2``, ``.vmlinuz`` and ``.initrd`` in ``directory``; the fields for their record.
+def adopt(request: KvmRequest, *, disk: Path, vmlinuz: Path, ramdisk: Path, scratch: Path) -> dict[str, Any]:
+    """Make the three files under the (temporary) names given, written through to the disk; the fields for their record.
 
-    ``disksize`` is in MB (2^20 bytes). Kernel and busybox come from ``sources``, whose indices are signed by one of
-    ``keyrings``; ``indices`` are these indices for ``arch`` when they have been fetched already. ``scratch`` is a
-    directory for what is needed meanwhile. All is written through to the disk; the caller renames it into place, the
-    qcow2 file last. Needs no root rights, mounts nothing, starts no guest.
+    The caller keeps others out meanwhile, and renames them into place, the disk last. Needs no root rights, mounts
+    nothing, starts no guest.
 
     Raises ImageError, FetchError, HostError, MissingToolError, ProgramError, FormatError.
     """
-    disk, vmlinuz, ramdisk = (directory / f"base-{suite}-{arch}.{kind}" for kind in ("qcow2", "vmlinuz", "initrd"))
-    size = tarball.stat().st_size
+    size = request.tarball.stat().st_size
     require_room(scratch, 2 * size + 2**29, "the disk of the base image")
-    require_room(directory, size + 2**28, "the base image")
-    with progress.step(f"Fetching the kernel for {suite} ({arch})"):
-        known = {arch: indices} if indices is not None else {}
+    known: dict[str, Indices] = {}
 
-        def open_indices(of: str) -> Indices:
-            if of not in known:
-                place = scratch / f"indices-{of}"
-                place.mkdir()
-                known[of] = fetch_indices(sources, of, keyrings, place)
-            return known[of]
+    def indices(arch: str) -> Indices:
+        if arch not in known:
+            known[arch] = request.indices(arch)
+        return known[arch]
 
-        booted = kernel.obtain(distro=distro, arch=arch, indices=open_indices, scratch=scratch)
-        busybox = fetch(open_indices(arch), "busybox-static", scratch)
+    indices(request.arch)
+    with progress.step(f"Fetching the kernel for {request.suite} ({request.arch})"):
+        booted = kernel.obtain(distro=request.distro, arch=request.arch, indices=indices, scratch=scratch)
+        busybox = fetch(indices(request.arch), "busybox-static", scratch)
         vmlinuz.write_bytes(booted.image)
         ramdisk.write_bytes(initrd.build(kernel=booted, busybox=_program(busybox, scratch)))
-    with progress.step(f"Making the disk of {suite} ({arch})"):
+    with progress.step(f"Making the disk of {request.suite} ({request.arch})"):
         raw = scratch / "disk.raw"
-        ext4.fill(tarball=tarball, image=raw, megabytes=disksize, epoch=_EPOCH, identity=f"{distro}/{suite}/{arch}")
+        ext4.fill(tarball=request.tarball, image=raw, megabytes=request.disksize, epoch=request.epoch,
+                  identity=f"{request.distro}/{request.suite}/{request.arch}")
         process.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "compat=1.1", raw, disk], timeout=1800)
         raw.unlink()
         files = (disk, vmlinuz, ramdisk)
@@ -61,7 +69,7 @@ def adopt(*, tarball: Path, distro: str, suite: str, arch: str, directory: Path,
             _sync(path)
         disk_sum, vmlinuz_sum, ramdisk_sum = sha256_files(files)
     return {
-        "disksize": disksize, "disk_sha256": disk_sum,
+        "tarball_sha256": request.tarball_sha256, "disksize": request.disksize, "disk_sha256": disk_sum,
         "kernel_sha256": vmlinuz_sum, "kernel_release": booted.release,
         "kernel_packages": [_described(package) for package in booted.packages],
         "initrd_sha256": ramdisk_sum, "initrd_modules": list(booted.modules),
