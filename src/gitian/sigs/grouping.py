@@ -139,7 +139,11 @@ def _compare(signers: Sequence[SignerOutcome], groups: Sequence[Group], referenc
         if signer.outcome is not Outcome.OK:
             if compare_to == signer.signer:
                 signer = replace(signer, remarks=(
-                    *signer.remarks, "the others were compared to this result although its signature does not count"))
+                    *signer.remarks, "the others were compared to this result although it does not count"))
+            elif reference is not None and signer.group == reference:
+                signer = replace(signer, remarks=(*signer.remarks, "the files are those of the reference"))
+            elif reference is not None and signer.group is not None:
+                signer = replace(signer, remarks=(*signer.remarks, "the files are not those of the reference"))
             changed.append(signer)
             continue
         if reference is None:

@@ -25,6 +25,8 @@ KEY_REVOCATION, SUBKEY_REVOCATION = 0x20, 0x28
 #: Reasons for revocation (RFC 9580, 5.2.3.31).
 REASONS = {0: "no reason given", 1: "superseded", 2: "compromised", 3: "retired", 32: "user id no longer valid"}
 
+_NOT_DETACHED = "is not a detached signature but another OpenPGP message"
+
 #: More packets than this in one file are not looked at.
 PACKETS_LIMIT = 200_000
 
@@ -236,10 +238,13 @@ def _subpacket_length(area: bytes, position: int) -> tuple[int, int]:
 
 def detached(data: bytes) -> tuple[Signature, ...]:
     """The signatures of a detached signature file, armoured or binary, and nothing else. Raises PacketError."""
-    found = []
-    for packet in packets(binary(data, kinds=("SIGNATURE", "MESSAGE"))):
+    found: list[Signature] = []
+    plain = binary(data, kinds=("SIGNATURE", "MESSAGE"))
+    if plain[:1] and (plain[0] & 0x3F if plain[0] & 0x40 else plain[0] >> 2 & 0x0F) != SIGNATURE:
+        raise PacketError(_NOT_DETACHED)
+    for packet in packets(plain):
         if packet.tag != SIGNATURE:
-            raise PacketError("is not a detached signature: it holds other OpenPGP packets")
+            raise PacketError(_NOT_DETACHED)
         parsed = signature(packet)
         if parsed.kind not in (BINARY_DOCUMENT, TEXT_DOCUMENT):
             raise PacketError("holds a signature that is not one of a document")
