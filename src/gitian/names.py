@@ -24,7 +24,7 @@ def check_name(text: str) -> str:
     """A word: a release, a signer's package, a commit or tag. It may be '.', which check_directory_name refuses."""
     _check_common(text, _LONGEST_NAME)
     if not _NAME.fullmatch(text):
-        raise ValueError(f"'{text}' holds {_strangers(text, _NAME)}; a name is made of {NAME_ALPHABET}")
+        raise ValueError(f"{shown(text)} holds {_strangers(text, _NAME)}; a name is made of {NAME_ALPHABET}")
     return text
 
 
@@ -40,7 +40,7 @@ def check_path(text: str) -> str:
     """A path, relative or absolute, with no '..' in it."""
     check_url(text)
     if ".." in text.split("/"):
-        raise ValueError(f"'{text}' leads upwards by '..'")
+        raise ValueError(f"{shown(text)} leads upwards by '..'")
     return text
 
 
@@ -48,7 +48,7 @@ def check_url(text: str) -> str:
     """Where a git remote is: a URL, host:path, or a path; a relative path may lead upwards ('../repos/foo')."""
     _check_common(text, _LONGEST_PATH)
     if not _PATH.fullmatch(text):
-        raise ValueError(f"'{text}' holds {_strangers(text, _PATH)}; a path or URL is made of {PATH_ALPHABET}")
+        raise ValueError(f"{shown(text)} holds {_strangers(text, _PATH)}; a path or URL is made of {PATH_ALPHABET}")
     return text
 
 
@@ -58,11 +58,17 @@ def check_file_name(text: str) -> str:
     if text == ".":
         raise ValueError("'.' is no name of a file")
     if "/" in text:
-        raise ValueError(f"'{text}' holds a '/'; files lie directly in inputs/")
+        raise ValueError(f"{shown(text)} holds a '/'; files lie directly in inputs/")
     if not _PRINTABLE.fullmatch(text):
-        raise ValueError(f"'{text}' holds {_strangers(text, _PRINTABLE)}; "
+        raise ValueError(f"{shown(text)} holds {_strangers(text, _PRINTABLE)}; "
                          "a file's name is made of printable ASCII characters")
     return text
+
+
+def shown(text: str) -> str:
+    """``text`` in quotes for a message: short, and with control characters and the like written out."""
+    short = text if len(text) <= 80 else text[:77] + "..."
+    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short) + "'"
 
 
 def _check_common(text: str, longest: int) -> None:
@@ -71,9 +77,9 @@ def _check_common(text: str, longest: int) -> None:
     if text == "..":
         raise ValueError("'..' leads upwards")
     if text.startswith("-"):
-        raise ValueError(f"'{text}' starts with '-' and would be taken for an option")
+        raise ValueError(f"{shown(text)} starts with '-' and would be taken for an option")
     if len(text) > longest:
-        raise ValueError(f"'{text[:40]}...' is longer than {longest} characters")
+        raise ValueError(f"{shown(text)} is longer than {longest} characters")
 
 
 def _strangers(text: str, alphabet: re.Pattern[str]) -> str:

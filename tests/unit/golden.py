@@ -1,4 +1,4 @@
-"""The recorded cases of the classic (tests/fixtures/golden; what they are: its README in docs/reference)."""
+"""The recorded cases of the classic: what it was given, what it answered (tests/fixtures/golden, JSON lines)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,9 +165,11 @@ def test_unquoted_releases_stay_the_text_they_were(text: str) -> None:
     assert (assertion.release, assertion.name) == (text, text)
 
 
-def test_a_fifo_or_directory_is_no_assertion(tmp_path: Any) -> None:
-    with pytest.raises(FormatError, match="cannot be read"):
-        Assertion.read(tmp_path)
+def test_a_pipe_or_directory_is_no_assertion(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(FormatError, match="cannot be read"):
+            Assertion.read(path)
     with pytest.raises(FormatError, match="does not exist"):
         Assertion.read(tmp_path / "nothing.assert")
 

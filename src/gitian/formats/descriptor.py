@@ -207,7 +207,8 @@ def _remotes(top: Fields) -> tuple[Remote, ...]:
             continue
         remote = Remote(url=url, dir=name, commit=commit)
         if name in [other.dir for other in found if other != remote]:
-            top.problems.add(fields.lines["dir"], fields.at("dir"), f"'{name}' is the directory of another remote")
+            top.problems.add(fields.lines["dir"], fields.at("dir"),
+                             f"{names.shown(name)} is the directory of another remote")
         elif remote not in found:
             found.append(remote)
     return tuple(found)
@@ -246,13 +247,13 @@ def _once(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_architecture(text: str) -> str:
     if text not in ARCHITECTURES:
-        raise ValueError(f"'{text}' is no known architecture; it must be one of {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"{names.shown(text)} is no known architecture; it must be one of {', '.join(ARCHITECTURES)}")
     return text
 
 
 def _check_packages(text: str) -> str:
     if not text.split() or not all(_PACKAGE.fullmatch(word) for word in text.split()):
-        raise ValueError(f"'{text}' is not the name of a package")
+        raise ValueError(f"{names.shown(text)} is not the name of a package")
     return text
 
 
@@ -264,13 +265,14 @@ def _check_source(text: str) -> str:
 
 def _check_distro(text: str) -> str:
     if not _DISTRO.fullmatch(text) or text == "root":
-        raise ValueError(f"'{text}' is no distro; it is the name of the guest's user too, such as debian or ubuntu")
+        raise ValueError(f"{names.shown(text)} is no distro; it is the name of the guest's user too, "
+                         "such as debian or ubuntu")
     return text
 
 
 def _check_datetime(text: str) -> str:
     if not text.split() or not _PRINTABLE.fullmatch(text) or "'" in text:  # the build script puts it in quotes
-        raise ValueError(f"'{text}' is not a date and time; write it like this: \"2011-01-30 00:00:00\"")
+        raise ValueError(f"{names.shown(text)} is not a date and time; write it like this: \"2011-01-30 00:00:00\"")
     return text
 
 
@@ -279,7 +281,7 @@ def _notes(top: Fields, source: str) -> tuple[str, ...]:
     for key in top.nodes:
         if key not in _KEYS:
             near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)
-            notes.append(f"{source}:{top.lines[key]}: {key}: is no known key and has no effect"
+            notes.append(f"{source}:{top.lines[key]}: {names.shown(key)[1:-1]}: is no known key and has no effect"
                          + (f"; did you mean '{near[0]}'?" if near else "."))
     if not top.has("script"):
         notes.append(f"{source}:{top.line}: script: is missing, so nothing will be built.")

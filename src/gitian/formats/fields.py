@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gitian.errors import DescriptorError
 from gitian.formats import yamlio
 from gitian.formats.yamlio import MappingNode, Node, ScalarNode, SequenceNode
+from gitian.names import shown
 
 #: At most so many problems are shown; the rest is counted.
 _SHOWN = 40
@@ -113,7 +114,7 @@ class Fields:
             return False
         if yamlio.means_truth(node.text) is not None:
             return bool(yamlio.means_truth(node.text))
-        self.problems.add(node.line, self.at(key), f"must be true or false, and is '{node.text}'",
+        self.problems.add(node.line, self.at(key), f"must be true or false, and is {shown(node.text)}",
                           f"Write '{key}: true' or '{key}: false', without quotes.")
         return False
 

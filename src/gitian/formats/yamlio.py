@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +84,10 @@ Value = (psych.Symbol | psych.Moment | None | bool | int | float | str | bytes |
 def read_bounded(path: Path, what: str) -> bytes:
     """The bytes of a document. Raises FormatError when it is larger than SIZE_LIMIT, is no file, or cannot be read."""
     try:
-        with path.open("rb") as file:
+        # Not blocking: a named pipe that lies in a tree of signatures must not hold us up.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FormatError(f"The {what} '{path}' cannot be read: it is no regular file.")
             data = file.read(SIZE_LIMIT + 1)
     except FileNotFoundError:
         raise FormatError(f"The {what} '{path}' does not exist.") from None
