@@ -269,15 +269,13 @@ class _Starting:
     def launch(self, execute: str, chosen: network.Network) -> LxcGuest:
         """Start the supervisor and wait for its word. Raises HostError, GuestError."""
         workspace = self.request.workspace
-        script = (data_directory("libexec") / "lxc-supervisor").read_text(encoding="utf-8")
         log = os.open(workspace / "var" / "target.log",
                       os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with os.fdopen(log, "wb") as stderr:
-            # The text is given, not the file's name: a shell would leave the file open in the guest.
             supervisor = process.popen(
-                ["env", "--default-signal", "--", "unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
-                 script, "lxc-supervisor", self.run, self.record.facts["name"], self.request.image.resolve(),
-                 self.overlay, execute, chosen.kind, *chosen.slirp],
+                ["env", "--default-signal", "--", "unshare", "--mount", "--propagation", "private", "--", "sh",
+                 data_directory("libexec") / "lxc-supervisor", self.run, self.record.facts["name"],
+                 self.request.image.resolve(), self.overlay, execute, chosen.kind, *chosen.slirp],
                 stdin=process.PIPE, stdout=process.PIPE, stderr=stderr, cwd=Path("/"))
         try:
             word = _first_line(supervisor)
