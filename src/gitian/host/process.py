@@ -29,7 +29,8 @@ PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 
 #: What a program started by us sees besides what its caller adds. Never the user's locale: output is parsed.
 _KEPT = ("HOME", "PATH", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", "GNUPGHOME", "http_proxy", "https_proxy",
-         "no_proxy", "GPG_TTY", "TERM", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+         "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GPG_TTY",
+         "TERM", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
 _SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 #: More output than this of a program whose output is collected is an error, not a reason to use up all memory (bytes).
@@ -78,17 +79,18 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def run(argv: Sequence[Argument], *, input: bytes | None = None, cwd: Path | None = None,
         env: Mapping[str, str] | None = None, timeout: float | None = None, check: bool = True,
-        limit: int = OUTPUT_LIMIT, new_session: bool = True) -> Completed:
+        limit: int = OUTPUT_LIMIT, new_session: bool = True, umask: int = -1) -> Completed:
     """Run a program to its end and collect what it says.
 
-    ``env`` is added to :func:`environment`. ``timeout`` in seconds. With ``check``, an exit status other than zero is a
-    ProgramError. The program is its own session, so that Ctrl-C reaches us alone and we end it in good order.
+    ``env`` is added to :func:`environment`. ``timeout`` in seconds; ``umask`` -1 leaves it as ours is. With ``check``,
+    an exit status other than zero is a ProgramError. The program is its own session, so that Ctrl-C reaches us alone
+    and we end it in good order.
 
     Raises MissingToolError when there is no such program, ProgramError when it fails, takes longer than ``timeout`` or
     says more than ``limit`` bytes.
     """
-    with start(argv, stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL, stdout=subprocess.PIPE,
-               stderr=subprocess.PIPE, cwd=cwd, env=env, new_session=new_session) as process:
+    with start(argv, stdin=PIPE if input is not None else DEVNULL, stdout=PIPE, stderr=PIPE, cwd=cwd, env=env,
+               new_session=new_session, umask=umask) as process:
         out, err, late, flooded = _communicate(process, input, timeout, limit)
     name = str(argv[0])
     if late:
@@ -150,14 +152,14 @@ def _communicate(process: subprocess.Popen[bytes], input: bytes | None, timeout:
 def start(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subprocess.DEVNULL,
           stdout: int | IO[bytes] | None = None, stderr: int | IO[bytes] | None = None, cwd: Path | None = None,
           env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = (),
-          new_session: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+          new_session: bool = True, umask: int = -1) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program and hand it to the ``with`` block; whatever happens there, it is ended and reaped afterwards.
 
     When the block ends normally the program is waited for; when it ends by an exception the program's whole process
     group is ended: SIGTERM, and SIGKILL three seconds later. Raises MissingToolError.
     """
     process = popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, pass_fds=pass_fds,
-                    new_session=new_session)
+                    new_session=new_session, umask=umask)
     try:
         yield process
         process.wait()
@@ -174,7 +176,7 @@ def start(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subproces
 def popen(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subprocess.DEVNULL,
           stdout: int | IO[bytes] | None = None, stderr: int | IO[bytes] | None = None, cwd: Path | None = None,
           env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = (),
-          new_session: bool = True) -> subprocess.Popen[bytes]:
+          new_session: bool = True, umask: int = -1) -> subprocess.Popen[bytes]:
     """Start a program that the caller itself ends with :func:`end`. Raises MissingToolError."""
     from gitian.host import tools
 
@@ -183,7 +185,7 @@ def popen(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subproces
     try:
         return subprocess.Popen(
             [tools.find(words[0], merged["PATH"]), *words[1:]], stdin=stdin, stdout=stdout, stderr=stderr,
-            cwd=cwd, env=merged, pass_fds=pass_fds, start_new_session=new_session, close_fds=True)
+            cwd=cwd, env=merged, pass_fds=pass_fds, start_new_session=new_session, close_fds=True, umask=umask)
     except FileNotFoundError as error:
         if cwd is not None and not Path(cwd).is_dir():
             raise ProgramError(f"'{words[0]}' cannot start in '{cwd}': there is no such directory.") from error
