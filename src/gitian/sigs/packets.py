@@ -21,6 +21,7 @@ USER_ID, PUBLIC_SUBKEY, USER_ATTRIBUTE, TRUST = 13, 14, 17, 12
 
 BINARY_DOCUMENT, TEXT_DOCUMENT = 0x00, 0x01
 KEY_REVOCATION, SUBKEY_REVOCATION = 0x20, 0x28
+_CERTIFICATIONS = (0x10, 0x11, 0x12, 0x13, 0x30)
 
 #: Reasons for revocation (RFC 9580, 5.2.3.31).
 REASONS = {0: "no reason given", 1: "superseded", 2: "compromised", 3: "retired", 32: "user id no longer valid"}
@@ -286,7 +287,8 @@ class KeyFile:
 def key_file(data: bytes) -> KeyFile:
     """The public keys of a key file, armoured or binary, any number of them. Raises PacketError.
 
-    Secret keys are passed over. What comes after damage is lost, what comes before is kept.
+    Secret keys are passed over, and so is what other people certified: nothing here rests on it, and there are public
+    keys with a hundred thousand of such signatures. What comes after damage is lost, what comes before is kept.
     """
     blocks: list[KeyBlock] = []
     revocations: list[Signature] = []
@@ -310,6 +312,8 @@ def key_file(data: bytes) -> KeyFile:
             elif packet.tag == TRUST:
                 continue
             elif fingerprint:
+                if packet.tag == SIGNATURE and _by_others(packet, ids):
+                    continue
                 pieces.append(packet.raw)
                 if packet.tag == PUBLIC_SUBKEY:
                     ids.update(identifier(packet.body))
@@ -329,6 +333,15 @@ def key_file(data: bytes) -> KeyFile:
         return KeyFile(blocks=tuple(blocks), revocations=tuple(revocations))
     finish()
     return KeyFile(blocks=tuple(blocks), revocations=tuple(revocations))
+
+
+def _by_others(packet: Packet, ids: set[str]) -> bool:
+    """Whether this is somebody else's statement that the key belongs to its user (0x10 to 0x13, 0x30)."""
+    try:
+        parsed = signature(packet)
+    except PacketError:
+        return True
+    return parsed.kind in _CERTIFICATIONS and bool(parsed.issuers) and not ids.intersection(parsed.issuers)
 
 
 def as_message(proof: Signature, content: bytes) -> bytes:
