@@ -247,8 +247,11 @@ class Destination:
                 manifest = self._old / paths.INSTALLED
                 ours = Installed.parse(manifest.read_bytes(), str(manifest)).sums if manifest.exists() else {}
                 self._carry_over(self._old, self.path, set(ours))
-            if not workspace.remove_tree(self._old):
-                warn(f"'{self._old}', the release before, cannot be removed.")
+            # Under another name first: a tree that is half removed must not be taken for the old release.
+            gone = self._stage / "gone"
+            self._old.rename(gone)
+            if not workspace.remove_tree(gone):
+                warn(f"'{gone}', the release before, cannot be removed.")
         self._journal.unlink(missing_ok=True)
         workspace.remove_tree(self._stage)
 
@@ -270,7 +273,9 @@ class Destination:
         elif here is None and self._old.exists():
             self._old.rename(self.path)
         self._journal.unlink(missing_ok=True)
-        workspace.remove_tree(self._stage)
+        for entry in self.state.iterdir():  # also what a killed run was just about to rename
+            if entry.name not in ("lock", self.downloads.name, self.waiting.name):
+                workspace.remove_tree(entry)
 
     def _carry_over(self, source: Path, target: Path, ours: set[str]) -> None:
         """Link everything that is not ours from one tree into the other, where nothing is in its way."""

@@ -81,7 +81,8 @@ def agreement(package: Package, configuration: Configuration) -> Agreement:
                              hint="They belong into its folder 'gitian': NAME-build.assert, NAME-build.assert.sig."
                              + _listed(remarks))
     found: dict[int, tuple[Witness, _Statement]] = {}
-    keyring = _keyring(package, configuration, remarks)
+    about_keys: list[str] = []
+    keyring = _keyring(package, configuration, about_keys)
     for statement, answer, record, primary in _judged(statements, keyring):
         signer = configuration.signer(answer.fingerprint, answer.primary)
         refusal, remark = _reason(answer, record, primary)
@@ -99,11 +100,12 @@ def agreement(package: Package, configuration: Configuration) -> Agreement:
                 found[number] = (witness, statement)
     if not found:
         raise UntrustedError(f"Nothing in '{package.source}' is validly signed by anybody in the configuration."
-                             + _listed(remarks))
-    return _agreed([found[number] for number in sorted(found)], configuration, remarks)
+                             + _listed(remarks + about_keys))
+    return _agreed([found[number] for number in sorted(found)], configuration, remarks, about_keys)
 
 
-def _agreed(found: list[tuple[Witness, _Statement]], configuration: Configuration, remarks: list[str]) -> Agreement:
+def _agreed(found: list[tuple[Witness, _Statement]], configuration: Configuration, remarks: list[str],
+            about_keys: list[str]) -> Agreement:
     said: dict[tuple[object, ...], list[Witness]] = {}
     for witness, statement in found:
         said.setdefault(_content(statement), []).append(witness)
@@ -120,7 +122,8 @@ def _agreed(found: list[tuple[Witness, _Statement]], configuration: Configuratio
     if result.weight < configuration.minimum_weight:
         raise UntrustedError(
             f"The signatures weigh {result.weight}, less than the {configuration.minimum_weight} that are required."
-            + _listed([f"{witness.signer.name}: {witness.signer.weight}" for witness in witnesses] + remarks),
+            + _listed([f"{witness.signer.name}: {witness.signer.weight}" for witness in witnesses] + remarks
+                      + about_keys),
             hint="Wait until more people have signed, or look at why the others do not count.")
     if configuration.name is not None and name != configuration.name:
         raise WrongPackageError(f"This is '{name}', not '{configuration.name}'.",

@@ -110,20 +110,23 @@ class _Update:
         candidates = iter([places.given(source) for source in self.request.sources]) if self.request.sources \
             else search.candidates()
         refusal: GitianError | None = None
+        announced = False
         for candidate in candidates:
             if refusal is not None:
                 progress.warn(f"{refusal} Trying the next place.")
+            announced = announced or candidate.release is not None
             try:
                 return self._try(candidate)
             except (DownloadError, PackageError, UntrustedError, ContentError, WrongPackageError,
                     DowngradeError) as error:
                 if refusal is None or isinstance(refusal, DownloadError):
                     refusal = error
-        if refusal is not None:
-            raise refusal
-        if search.current and self.installed is not None:
+        nothing_newer = refusal is None or (isinstance(refusal, DownloadError) and not announced)
+        if search.current and nothing_newer and self.installed is not None:
             return Outcome(result=Result.CURRENT, dry_run=self.request.dry_run, name=self.installed.name,
                            release=self.installed.release, before=self.installed.release)
+        if refusal is not None:
+            raise refusal
         if search.problems:
             raise DownloadError("No place gave a package: " + " ".join(str(problem) for problem in search.problems),
                                 hint="Try again later.")
