@@ -278,8 +278,30 @@ def test_killed_at_ten_moments_the_next_build_is_clean_and_the_same(workspace: P
         if number != signal.SIGKILL and status != 0:
             assert status == 128 + number
             assert leftovers(workspace) == []
-        assert (workspace / "result" / "pkg-res.yml").exists() == (status == 0)
+        if (workspace / "result" / "pkg-res.yml").exists():  # the signal came after the report was complete
+            assert report_of(workspace) == expected
+        else:
+            assert status != 0
     gbuild(workspace, images, str(path))
     assert report_of(workspace) == expected
     assert leftovers(workspace) == []
-    assert not [entry.name for entry in (workspace / "var" / "tmp").glob("*")]
+    assert not [entry.name for entry in (workspace / "var" / "tmp").glob("[!.]*")]
+
+
+def test_two_architectures_in_one_descriptor(workspace: Path, images_i386: Path) -> None:
+    path = descriptor(workspace, """
+uname -m > $OUTDIR/machine-$GBUILD_BITS
+dpkg --print-architecture > $OUTDIR/dpkg-$GBUILD_BITS
+echo $GBUILD_BITS > $OUTDIR/same-path
+echo same > $OUTDIR/same
+""", head=HEAD.replace('- "amd64"', '- "i386"\n- "amd64"'))
+    done = gbuild(workspace, images_i386, str(path))
+    out = workspace / "build/out"
+    assert {name: (out / name).read_text().strip() for name in os.listdir(out)} == {
+        "machine-32": "i686", "machine-64": "x86_64", "dpkg-32": "i386", "dpkg-64": "amd64", "same-path": "64",
+        "same": "same"}
+    assert "'same-path' was made by bookworm-i386 and by bookworm-amd64" in done.stderr
+    assert "'same' was made" not in done.stderr
+    report = yaml.load(report_of(workspace), Omap)
+    assert list(report["base_manifests"]) == ["bookworm-i386", "bookworm-amd64"]
+    assert "_i386.deb" in report["base_manifests"]["bookworm-i386"]
