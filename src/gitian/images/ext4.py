@@ -25,6 +25,12 @@ from gitian.host import process
 _BLOCK = 4096
 _FEATURES = "none,has_journal,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file," \
             "dir_nlink,extra_isize"
+#: One inode per so many bytes, as mke2fs does it, but never more than this many in all: mke2fs writes their tables
+#: (256 bytes each) when it makes the filesystem, however empty it is.
+_BYTES_PER_INODE = 16384
+_MOST_INODES = 4 * 2**20
+#: Block numbers have 32 bits here, and the host's own filesystem must hold so large a file, though sparse (MiB).
+LARGEST = 8 * 2**20
 _ROOT = 2
 _LOST_AND_FOUND = 11
 _EXTRA = 32  # bytes of an inode beyond the classic 128 that hold fields: the nanoseconds and the time of creation
@@ -40,13 +46,17 @@ def fill(*, tarball: Path, image: Path, megabytes: int, epoch: int, identity: st
 
     ``epoch`` (seconds) is the time of making written into it; its UUID and hash seed are derived from ``identity``, so
     that equal arguments give equal bytes. Devices are left out: every guest has its own /dev. Raises ImageError: the
-    archive is damaged, holds what cannot be kept, or is too large; ProgramError, MissingToolError.
+    archive is damaged, holds what cannot be kept, or does not fit; ProgramError, MissingToolError.
     """
     name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"gitian:{identity}"))
+    if megabytes > LARGEST:
+        raise ImageError(f"A disk of {megabytes} MB is too large.", hint=f"The largest '--disksize' is {LARGEST}.")
     image.unlink(missing_ok=True)
+    inodes = min(megabytes * 2**20 // _BYTES_PER_INODE, _MOST_INODES)
+    journal = max(4, min(32, megabytes // 16))
     process.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-b", str(_BLOCK), "-I", "256", "-i", "16384",
-         "-m", "0", "-J", "size=32", "-U", name, "-E", f"hash_seed={name},lazy_journal_init=1,root_owner=0:0",
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-b", str(_BLOCK), "-I", "256", "-N", str(inodes),
+         "-m", "0", "-J", f"size={journal}", "-U", name, "-E", f"hash_seed={name},lazy_journal_init=1,root_owner=0:0",
          image, f"{megabytes}M"],
         env={"SOURCE_DATE_EPOCH": str(epoch), "E2FSPROGS_FAKE_TIME": str(epoch)}, timeout=300)
     try:
