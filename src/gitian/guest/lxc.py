@@ -211,12 +211,12 @@ class LxcBackend:
             tools.find(program)
         session.sweep(request.workspace, kept=True, overlay=request.fresh)
 
-        identifier = hashlib.sha256(os.fsencode(request.workspace.resolve())).hexdigest()[:16]
-        run = session.RUN / identifier
+        name = identifier(request.workspace)
+        run = session.RUN / name
         overlay = request.workspace / f"target-{request.suite}-{request.arch}"
         record = Session(backend="lxc", suite=request.suite, arch=request.arch, distro=request.distro,
                          owner=session.mine(), litter=(run,), overlay=(overlay,),
-                         facts={"name": f"gitian-{identifier}", "run": str(run)})
+                         facts={"name": f"gitian-{name}", "run": str(run)})
         session.store(request.workspace, record)
         starting = _Starting(request=request, record=record, run=run, overlay=overlay)
         try:
@@ -252,6 +252,11 @@ class LxcBackend:
     def sweep(self, workspace: Path) -> None:
         """Put away what a dead process left of its guest; see the protocol."""
         session.sweep(workspace)
+
+
+def identifier(workspace: Path) -> str:
+    """What the guest of a workspace is called on this machine: its own, since a workspace has one guest."""
+    return hashlib.sha256(os.fsencode(workspace.resolve())).hexdigest()[:16]
 
 
 _USER_MODE = ("slirp4netns", "nsenter", "ip")
