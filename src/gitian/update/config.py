@@ -21,7 +21,7 @@ LIMIT = 2**20
 #: How big the files of a package may be together when the configuration says nothing (MiB).
 DEFAULT_SIZE = 8192
 
-_KEYS = ("name", "waiting_period", "urls", "rss", "signers", "minimum_weight", "release_suffix", "maximum_size")
+KEYS = ("name", "waiting_period", "urls", "rss", "signers", "minimum_weight", "release_suffix", "maximum_size")
 _T = TypeVar("_T")
 
 
@@ -120,8 +120,8 @@ class _Reader:
 
     def read(self, document: Mapping[str, object], directory: Path | None) -> Configuration | None:
         for key in document:
-            if key not in _KEYS:
-                self.problem(str(key), f"is not a key that we know; known are {', '.join(_KEYS)}")
+            if key not in KEYS:
+                self.problem(str(key), f"is not a key that we know; known are {', '.join(KEYS)}")
         signers = self.signers(document.get("signers"))
         minimum = self.minimum(document.get("minimum_weight"), signers)
         name = self.text("name", document.get("name"))

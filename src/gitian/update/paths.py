@@ -33,9 +33,8 @@ def check(path: str) -> str:
         raise ValueError("a backslash in the name")
     if len(path) > 1 and path[1] == ":" and path[0].isascii() and path[0].isalpha():
         raise ValueError("a drive letter in the name")
-    for character in path:
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-            raise ValueError("an invisible or control character in the name")
+    if not path.isprintable():
+        raise ValueError("an invisible or control character in the name")
     for part in path.split("/"):
         if part in ("", ".", ".."):
             raise ValueError("an empty part, '.' or '..' in the path")
