@@ -29,7 +29,8 @@ from gitian.inputs.urls import Location, without_secrets
 _SETTINGS = {
     "core.hooksPath": "/dev/null", "core.fsmonitor": "false", "core.attributesFile": "/dev/null",
     "core.excludesFile": "/dev/null", "core.commitGraph": "false", "core.multiPackIndex": "false",
-    "core.autocrlf": "false", "core.logAllRefUpdates": "false", "core.eol": "lf", "core.safecrlf": "false", "core.fileMode": "true",
+    "core.logAllRefUpdates": "false", "core.autocrlf": "false",
+    "core.eol": "lf", "core.safecrlf": "false", "core.fileMode": "true",
     "submodule.recurse": "false", "fetch.recurseSubmodules": "false", "fetch.writeCommitGraph": "false",
     "gc.auto": "0", "maintenance.auto": "false", "log.showSignature": "false", "advice.detachedHead": "false",
     "init.defaultBranch": "master", "transfer.bundleURI": "false", "checkout.workers": "1",
