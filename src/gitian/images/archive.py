@@ -34,7 +34,7 @@ _TRANSIENT = re.compile(
     r"|Connection (?:timed out|refused|failed)|Unable to connect|Temporary failure|Error reading from server"
     r"|Undetermined Error|connection was reset|timed out"
     r"|Bad header data|Could not resolve|Clearsigned file isn't valid|\b(?:403|408|425|429|500|502|503|504) +[A-Z]")
-_FAILED = re.compile(r"^(?:Err:\d+|E: Failed to fetch|W: Failed to fetch|E: The repository|E: Unable to fetch)\s*(.*)$")
+_FAILED = re.compile(r"^(?:Err:\d+|[EW]: (?:Failed to fetch|The repository|Unable to fetch|GPG error:))\s*(.*)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,10 @@ def proxies() -> dict[str, str]:
     """The proxies that this machine's apt is configured to use (``Acquire::http::Proxy`` and the like)."""
     dump = process.run(["apt-config", "dump"], timeout=60, check=False).stdout.decode(errors="replace")
     found = re.findall(r'^(Acquire::https?::Proxy(?:::[^ ]+)?) "([^"]*)";$', dump, re.MULTILINE)
-    return {name: value for name, value in found if value}
+    # Whatever proxy there is, this machine is not behind it.
+    return {name: value for name, value in found if value} | {f"Acquire::{scheme}::Proxy::{host}": "DIRECT"
+                                                              for scheme in ("http", "https")
+                                                              for host in ("127.0.0.1", "localhost")}
 
 
 def _configuration(directory: Path, arch: str) -> str:
@@ -213,37 +216,49 @@ def transient(said: str) -> bool:
 def failure(said: str, sources: Sequence[Source]) -> FetchError:
     """The error for a failed apt: which source failed, why, and how to go on without it."""
     reasons = _reasons(said)
-    for source in sorted(sources, key=lambda source: -len(source.host_uri + source.suite)):
-        marks = (f"{source.host_uri}/dists/{source.suite}/", f"{source.host_uri} {source.suite} ",
-                 f"{source.host_uri} {source.suite}/")
-        for reason in reasons:
-            if any(mark in reason.replace("copy:", "file:") or mark in reason for mark in marks):
-                return FetchError(f"The source '{source.name}' failed: {reason}.", hint=_way_on(source))
-    last = reasons[0] if reasons else (said.strip().splitlines() or ["apt said nothing"])[-1]
-    return FetchError(f"Fetching from the archive failed: {last.strip().rstrip('.')}.",
-                      hint="Try again later, or use another archive: --mirror URL.")
+    failed = []
+    for source in sources:
+        marks = tuple(mark for uri in (source.host_uri, "copy:" + source.host_uri.removeprefix("file:"))
+                      for mark in (f"{uri}/dists/{source.suite}/", f"{uri} {source.suite} "))
+        why = [reason for where, reason in reasons if any(mark in f"{where} " for mark in marks)]
+        if not why and not any(source.host_uri == other.host_uri for other, _ in failed):
+            # Packages lie in one pool, whichever suite of the archive they belong to.
+            why = [reason for where, reason in reasons if f"{source.host_uri.removeprefix('file:')}/pool/" in where]
+        if why:
+            failed.append((source, next((reason for reason in why if reason), "apt does not say why")))
+    if not failed:
+        last = next((reason or where for where, reason in reasons), (said.strip().splitlines() or ["no word"])[-1])
+        return FetchError(f"Fetching from the archive failed: {last.strip().rstrip('.')}.",
+                          hint="Try again later, or use another archive: --mirror URL.")
+    source, reason = failed[0]
+    others = "".join(f" So did '{other.name}'." for other, _ in failed[1:])
+    hint = _way_on(*(other for other, _ in failed))
+    if re.search("NO_PUBKEY|BADSIG|EXPKEYSIG|KEYEXPIRED|signatures", reason):
+        hint = "Its keys are in another keyring, or a newer one: install that, or name it with --keyring FILE. " + hint
+    return FetchError(f"The source '{source.name}' failed: {reason.rstrip('.')}.{others}", hint=hint)
 
 
-def _reasons(said: str) -> list[str]:
-    """apt's failures, one text each: the line that names what failed, and the line below it that says why."""
+def _reasons(said: str) -> list[tuple[str, str]]:
+    """apt's failures: what failed, and why, which may be empty.
+
+    apt says both on one line, two spaces or a colon between them, or the reason on the next line, indented.
+    """
     lines = said.splitlines()
     found = []
     for number, line in enumerate(lines):
         matched = _FAILED.match(line)
         if matched is None:
             continue
+        below = lines[number + 1].strip() if line.startswith("Err:") and number + 1 < len(lines) else ""
         text = matched[1].strip()
-        if line.startswith("Err:") and number + 1 < len(lines) and lines[number + 1].startswith("  "):
-            text += " : " + lines[number + 1].strip()
-        found.append(re.sub(r"\s+", " ", text)[:400].rstrip(". "))
-    found += [line[3:].strip()[:400].rstrip(". ") for line in lines
-              if line.startswith(("E: GPG error", "W: GPG error")) or "NO_PUBKEY" in line]
-    # The line with the reason in it says more than the one without.
-    return sorted(found, key=lambda text: " : " not in text and "  " not in text)
+        where, _, why = (text, "", below) if below else text.partition(": " if line[1:].startswith(": GPG") else "  ")
+        found.append((where.strip("'"), re.sub(r"\s+", " ", why).strip()[:400]))
+    # What is known with its reason says more than what is not.
+    return sorted(found, key=lambda pair: not pair[1])
 
 
-def _way_on(source: Source) -> str:
-    if source.pocket:
-        return (f"A mirror may be out of step for minutes or hours. Try again later, or go on without it: "
-                f"'--without {source.pocket}'.")
+def _way_on(*failed: Source) -> str:
+    if all(source.pocket for source in failed):
+        without = " ".join(f"--without {pocket}" for pocket in sorted({source.pocket for source in failed}))
+        return f"A mirror may be out of step for minutes or hours. Try again later, or go on without it: '{without}'."
     return "Try again later, or use another archive: --mirror URL."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gitian.errors import ExistsError, FormatError, ImageError, UsageError
+from gitian.errors import ExistsError, FormatError, GitianError, ImageError, UsageError
 from gitian.formats.image_record import ImageRecord
 from gitian.host import progress
 from gitian.host.hashing import sha256_file
@@ -62,7 +63,20 @@ def make_image(request: MakeRequest) -> Made:
         try:
             return _make(request, files, suite, path)
         finally:
-            lxc.remove(files.partial)
+            _clear(files.partial)
+
+
+def _clear(partial: Path) -> None:
+    """Remove what is unfinished; the next run sweeps what resists, and an error here would hide what went wrong."""
+    for pause in (0.1, 0.5, 2.0, None):  # what was ended a moment ago may still be writing
+        try:
+            lxc.remove(partial)
+            return
+        except GitianError as error:
+            if pause is None:
+                progress.warn(str(error))
+                return
+            time.sleep(pause)
 
 
 def _refuse_existing(path: Path) -> None:

@@ -110,7 +110,6 @@ def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path
             '--aptopt=Acquire::Retries "5"', '--aptopt=Acquire::Languages "none"',
             '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io",
             f"--setup-hook=sync-in {shlex.quote(str(indices.lists))} /var/lib/apt/lists",
-            f"--essential-hook={_LOCALES}",
             *([f"--customize-hook=copy-in {shlex.quote(str(_named_keyring(request.keyring, scratch)))} "
                "/etc/apt/trusted.gpg.d"] if request.keyring else []),
             f"--customize-hook={customize_script(request)}",
@@ -139,10 +138,6 @@ def _named_keyring(keyring: Path, scratch: Path) -> Path:
     copy.write_bytes(data)
     copy.chmod(0o644)
     return copy
-
-
-#: Before the packages: locales generates when it is configured what stands here.
-_LOCALES = f"""mkdir -p "$1/etc" && echo '{LOCALE} UTF-8' > "$1/etc/locale.gen" """
 
 
 def customize_script(request: RootRequest) -> str:

@@ -128,7 +128,7 @@ def _in_suite(theirs: str, template: str, suite: str) -> tuple[str, str]:
 def _at(source: Source, own: str | None, options: SourceOptions) -> Source:
     """The source at the user's own mirror, or behind the proxy on MIRROR_HOST, or as it is."""
     if own is not None:
-        uri = own.rstrip("/") if own.startswith("http") else own
+        uri = re.sub("^(file|copy)://", r"\1:", own).rstrip("/")
         return replace(source, host_uri=uri, guest_uri=seen_by_guest(uri, options.host_address))
     if options.mirror_host is not None:
         host = options.mirror_host
