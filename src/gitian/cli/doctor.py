@@ -75,7 +75,8 @@ def _probe(workspace: Workspace, environment: Mapping[str, str]) -> Callable[[],
         from gitian.guest import acceleration, qemu
 
         places = ((workspace.image_directory, "base-*.vmlinuz"), (Path("/boot"), "vmlinuz-*"))
-        kernels = [path for place, pattern in places for path in sorted(place.glob(pattern)) if os.access(path, os.R_OK)]
+        found = (path for place, pattern in places for path in sorted(place.glob(pattern)))
+        kernels = [path for path in found if os.access(path, os.R_OK)]
         asked = {**environment, "GITIAN_ACCEL": "auto"}
         if not kernels:
             # What can be told without a kernel is that the device is not there.

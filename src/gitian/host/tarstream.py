@@ -94,6 +94,8 @@ class TarStream:
                 pass
             self._skip_padding()
             extended, holes, long_name, long_target = {}, [], None, None
+        if extended or holes or long_name is not None or long_target is not None:
+            raise broken("a header that belongs to a member stands alone at its end")
         self._finish()
 
     def content(self) -> Iterator[bytes]:
