@@ -184,9 +184,9 @@ def test_collected_output_is_bounded(connection: ssh.Connection) -> None:
 def test_a_command_that_takes_too_long_is_ended_with_all_it_started(connection: ssh.Connection,
                                                                    tmp_path: Path) -> None:
     with pytest.raises(GuestError, match="'sh' did not end within 2 s"):
-        run(connection, "sh", "-c", f"sleep 1000 & echo $! >{tmp_path}/pid; wait", timeout=2)
-    pid = int((tmp_path / "pid").read_text())
-    assert process.wait_until(lambda: process.identity(pid) is None, 30)
+        run(connection, "sh", "-c", f"sleep 1000 & echo $! $$ >{tmp_path}/pids; wait", timeout=2)
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        assert process.wait_until(lambda: process.identity(pid) is None, 30)  # noqa: B023
 
 
 def test_what_stays_behind_in_the_background_does_not_hold_the_command(connection: ssh.Connection,

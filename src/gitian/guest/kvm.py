@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -28,8 +28,10 @@ _ROUND = 5.0
 #: An orderly end: everything in the guest is ended and its disk written (seconds).
 _POWER_OFF = 60.0
 
-#: Sudo only where it is allowed, and a base image that is meant for this user. $1: yes or no; $2: user; $3: its number.
+#: The time (the guest's clock stood while it started); sudo only where it is allowed; a base image that is meant for
+#: this user. $1: yes or no; $2: user; $3: its number; $4: seconds since the epoch.
 _SET_UP = """set -e
+date -u -s "@$4" >/dev/null
 rm -f /etc/sudoers.d/gitian
 if [ "$1" = yes ]; then
     mkdir -p /etc/sudoers.d
@@ -48,7 +50,7 @@ class KvmGuest:
     """A running virtual machine. See :class:`gitian.guest.protocol.Guest`."""
 
     def __init__(self, workspace: Path, record: Session, connection: ssh.Connection,
-                 fate: Fate, running: subprocess.Popen[bytes] | None) -> None:
+                 fate: Fate, running: process.Popen[bytes] | None) -> None:
         self._place = Place(workspace=workspace)
         self._record = record
         self._connection = connection
@@ -91,7 +93,8 @@ class KvmGuest:
         mark = self._connection.mark()
         line = command_line(command, account=account, environment=contract_environment(account.name) | dict(env or {}),
                             cwd=cwd or account.home, umask=UMASK, merged=output is not None, mark=mark,
-                            privileges=account.uid == 0 or self._record.facts["sudo"] == "yes")
+                            privileges=account.uid == 0 or self._record.facts["sudo"] == "yes",
+                            narrow=self._record.arch == "i386")
         result = self._connection.run(line, what=command[0], mark=mark, input=input, output=output, timeout=timeout,
                                       limit=limit)
         if check and result.status != 0:
@@ -165,7 +168,7 @@ class Fate:
     """Whether a machine still runs, and if not, why, in words that help."""
 
     def __init__(self, console: Path, who: process.ProcessIdentity | None,
-                 running: subprocess.Popen[bytes] | None) -> None:
+                 running: process.Popen[bytes] | None) -> None:
         self.trouble = ""
         self._console = console
         self._who = who
@@ -241,7 +244,7 @@ class KvmBackend:
         place = Place(workspace=request.workspace)
         fates: list[Fate] = []
 
-        def lost(running: subprocess.Popen[bytes]) -> ssh.Lost:
+        def lost(running: process.Popen[bytes]) -> ssh.Lost:
             if not fates:
                 fates.append(Fate(place.console, None, running))
             return fates[0].lost
@@ -249,8 +252,8 @@ class KvmBackend:
         started = kvm_start.start(request, lost)
         guest = KvmGuest(request.workspace, started.session, started.connection, fates[0], started.qemu)
         try:
-            done = guest.run(["sh", "-c", _SET_UP, "sh", started.session.facts["sudo"], request.distro, str(USER_ID)],
-                             user="root", cwd="/", check=False, timeout=_POWER_OFF)
+            done = guest.run(["sh", "-c", _SET_UP, "sh", started.session.facts["sudo"], request.distro, str(USER_ID),
+                              f"{time.time():.3f}"], user="root", cwd="/", check=False, timeout=_POWER_OFF)
             if done.status != 0:
                 said = " / ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
                 raise ImageError(f"The base image '{request.image}' is not one of a '{request.distro}' guest: "

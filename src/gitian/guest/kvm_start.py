@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -64,12 +63,12 @@ class Started:
     """A machine that runs and has a connection."""
 
     session: Session
-    qemu: subprocess.Popen[bytes]
+    qemu: process.Popen[bytes]
     connection: ssh.Connection
     accel: str
 
 
-def start(request: StartRequest, lost: Callable[[subprocess.Popen[bytes]], ssh.Lost]) -> Started:
+def start(request: StartRequest, lost: Callable[[process.Popen[bytes]], ssh.Lost]) -> Started:
     """Start a machine and connect to it. Raises HostError, MissingToolError, ImageError, GuestError, BusyError.
 
     ``lost`` gives the maker of errors for a machine. Whatever fails, nothing is left behind.
@@ -174,7 +173,7 @@ def _write_private(place: Place, request: StartRequest, key: ssh.Key, host_key: 
     place.console.touch(0o644)
 
 
-def _launch(machine: qemu.Machine, place: Place, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+def _launch(machine: qemu.Machine, place: Place, environment: Mapping[str, str]) -> tuple[process.Popen[bytes], int]:
     """Run qemu on a port that is free. Two starts may choose the same one: the second tries another."""
     for attempt in range(5):
         port = choose_port(environment, first=attempt == 0)
@@ -233,7 +232,7 @@ def choose_port(environment: Mapping[str, str], *, first: bool = True) -> int:
         return int(probe.getsockname()[1])
 
 
-def _await_boot(running: subprocess.Popen[bytes], place: Place, lost: ssh.Lost) -> None:
+def _await_boot(running: process.Popen[bytes], place: Place, lost: ssh.Lost) -> None:
     """Wait for the guest's init to say that it is ready; it speaks before anything foreign runs in the guest."""
     def said(words: bytes) -> bool:
         with contextlib.suppress(OSError):

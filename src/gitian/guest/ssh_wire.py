@@ -27,13 +27,15 @@ class Account:
 
 
 def command_line(command: Sequence[str], *, account: Account, environment: Mapping[str, str], cwd: str,
-                 umask: int, merged: bool = False, mark: str | None = None, privileges: bool = True) -> bytes:
+                 umask: int, merged: bool = False, mark: str | None = None, privileges: bool = True,
+                 narrow: bool = False) -> bytes:
     """The line that runs ``command`` with exactly ``environment``, in ``cwd``, as ``account``.
 
-    Without ``privileges`` no program may get more rights than its user has (sudo fails, as it should). ``merged`` sends
-    stderr where stdout goes, in the guest, so that their order is kept. ``mark`` is a file that gets the process (and
-    process group) number, by which :func:`ending_line` ends all of it. Raises GuestError (empty command, NUL bytes, too
-    long), ValueError (no environment variable).
+    Without ``privileges`` no program may get more rights than its user has (sudo fails, as it should). ``narrow`` makes
+    a 64-bit kernel call itself a 32-bit one (personality(2), PER_LINUX32), as an i386 container's does. ``merged``
+    sends stderr where stdout goes, in the guest, so that their order is kept. ``mark`` is a file that gets the number
+    of the process, which is also its session's: :func:`ending_line` ends all of that. Raises GuestError (empty command,
+    NUL bytes, too long), ValueError (no environment variable).
     """
     if not command:
         raise GuestError("An empty command cannot be run in the guest.")
@@ -41,23 +43,30 @@ def command_line(command: Sequence[str], *, account: Account, environment: Mappi
         if not name or "=" in name or "\0" in name + value:
             raise ValueError(f"no environment variable: {name!r}")
     # The assignments come before setpriv, so that a program with '=' in its name is not taken for one more of them.
-    words = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()),
+    words = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), "setsid",
              "setpriv", f"--reuid={account.uid}", f"--regid={account.uid}", "--init-groups",
-             *([] if privileges else ["--no-new-privs"]), "--", *command]
-    line = f"ulimit -S -c 0; ulimit -S -s {STACK}; ulimit -S -n {OPEN_FILES}; umask {umask:03o}; "
-    if mark is not None:
-        line += f"{{ echo $$ >{shlex.quote(mark)}; }} 2>/dev/null; "
-    # The shell stays and turns a signal into the status 128 + number, since SSH's own message for that gets lost on the
-    # way; what it says about it itself belongs to nobody.
-    line += f"cd -- {shlex.quote(cwd)} || exit 126; exec 3>&2 2>/dev/null; {shlex.join(words)} "
-    line += "2>&1 3>&-; exit $?" if merged else "2>&3 3>&-; exit $?"
-    return checked_line(line)
+             *([] if privileges else ["--no-new-privs"]), "--", *(["setarch", "linux32"] if narrow else []), *command]
+    start = f"cd -- {shlex.quote(cwd)} || exit 126; ulimit -S -c 0; ulimit -S -s {STACK}; ulimit -S -n {OPEN_FILES}; "
+    # The outer shell stays and turns a signal into the status 128 + number, since SSH's own message for that gets lost
+    # on the way; what it says about it itself belongs to nobody. The inner one becomes the command, in a session of
+    # its own, and so keeps its number.
+    mark_it = f"echo $BASHPID >{shlex.quote(mark)}; " if mark is not None else ""
+    streams = "2>&1 3>&-" if merged else "2>&3 3>&-"
+    return checked_line(f"{start}umask {umask:03o}; exec 3>&2 2>/dev/null; "
+                        f"({mark_it}exec {shlex.join(words)} {streams}); exit $?")
+
+
+#: $group: a session. The fields of /proc/PID/stat after the name: state, parent, process group, session (proc(5)).
+_END = """for stat in /proc/[0-9]*/stat; do
+    read -r line <$stat && set -- ${line##*) } && [ "$4" = "$group" ] && stat=${stat%/stat} && kill -KILL ${stat#/proc/}
+done 2>/dev/null
+"""
 
 
 def ending_line(mark: str) -> bytes:
-    """The line that ends, at once, everything in the process group that ``mark`` names."""
+    """The line that ends, at once, the session that ``mark`` names."""
     quoted = shlex.quote(mark)
-    return checked_line(f"read -r group <{quoted} && kill -KILL -- -\"$group\"; rm -f -- {quoted}")
+    return checked_line(f"read -r group <{quoted} && rm -f -- {quoted} && kill -STOP $group && {_END}kill -KILL $group")
 
 
 def checked_line(line: str) -> bytes:

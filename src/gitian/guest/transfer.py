@@ -16,7 +16,8 @@ from gitian.host.pack import pack
 
 #: $1: the directory to unpack into. What is there already is replaced, files and links alike, never written through.
 _UNPACK = """mkdir -p -- "$1" &&
-exec tar --extract --preserve-permissions --no-same-owner --delay-directory-restore --file=- --directory="$1"
+exec tar --extract --preserve-permissions --no-same-owner --no-overwrite-dir --warning=no-timestamp --file=- \
+    --directory="$1"
 """
 #: $1: an absolute path. One letter goes ahead of the archive and says what it holds.
 _PACK = """options='--create --format=posix --pax-option=delete=atime,delete=ctime --sparse --numeric-owner --file=-'
