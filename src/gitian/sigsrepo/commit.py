@@ -1,0 +1,71 @@
+"""``gsign --commit``: exactly the assertion and its signature, in a commit of their own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitian.errors import SigningError, UsageError
+from gitian.inputs.gittree import Repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where two files are going to be committed, looked at before anything is signed."""
+
+    repository: Repository
+    paths: tuple[str, str]
+    message: str
+
+
+@contextlib.contextmanager
+def planned(assertion: Path, signature: Path, *, name: str, release: str, signer: str) -> Iterator[Plan]:
+    """See whether the two files can be committed; they need not exist yet.
+
+    Raises UsageError when they lie in no work tree, SigningError when something else is staged or half done there.
+    """
+    with Repository.opened(assertion) as repository:
+        if repository.work_tree is None:
+            raise UsageError(f"'{assertion}' lies in a git repository without a work tree.")
+        found = []
+        for path in (assertion, signature):
+            real = path.parent.resolve() / path.name
+            if not real.is_relative_to(repository.work_tree) or real.is_relative_to(repository.git_dir):
+                raise UsageError(f"'{path}' does not lie in the work tree '{repository.work_tree}'.")
+            found.append(str(real.relative_to(repository.work_tree)))
+        if (busy := repository.unfinished()) is not None:
+            raise SigningError(f"'{repository.work_tree}' is in the middle of {busy}.",
+                               hint="Finish or abort it first. Nothing was signed.")
+        if others := [path for path in repository.staged() if path not in found]:
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            names = ", ".join(f"'{path}'" for path in others[:5])
+            raise SigningError(f"Something else is staged in '{repository.work_tree}': {names}{more}.",
+                               hint="Commit or unstage it first ('git restore --staged .'). Nothing was signed.")
+        yield Plan(repository=repository, paths=(found[0], found[1]),
+                   message=f"{name} {release}: signature of {signer}\n\nname: {name}\nrelease: {release}\n"
+                           f"signer: {signer}\n")
+
+
+def carry_out(plan: Plan) -> str | None:
+    """Commit the two files; the commit's id, or None when it has been committed before just so.
+
+    When it fails nothing stays staged, and the files stay. Raises SigningError (git would change the files' bytes),
+    InputError with git's own words.
+    """
+    repository = plan.repository
+    assert repository.work_tree is not None
+    ids = {path: repository.id_of(str(repository.work_tree / path)) for path in plan.paths}
+    try:
+        staged = repository.stage(plan.paths)
+        if changed := [path for path in plan.paths if staged.get(path) != ids[path]]:
+            raise SigningError(f"git would not store '{changed[0]}' as it is, so the signature would not fit it.",
+                               hint="Line endings or filters are configured for it. Put a line '* -text -filter' into "
+                                    "'.gitattributes' there, and sign again.")
+        if not set(repository.staged()) & set(plan.paths):
+            return None
+        return repository.commit(plan.paths, plan.message)
+    except BaseException:
+        repository.unstage(plan.paths)
+        raise
