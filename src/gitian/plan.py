@@ -27,6 +27,8 @@ class Options:
     fetch_branches: bool = False
     fetch_tags: bool = False
     skip_cleanup: bool = False
+    layers: bool = True
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitian.build.outputs import manifest_of, merge
-from gitian.build.target import TargetOutcome, TargetRequest, build_target
+from gitian.build.request import TargetOutcome, TargetRequest
+from gitian.build.target import build_target
 from gitian.formats.descriptor import Descriptor
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from gitian.build import layer
+from gitian.build.layer import Prepared
 from gitian.build.log import Log
+from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
 from gitian.environment.manifest import Package, environment_manifest
 from gitian.errors import BuildError, FetchError, GuestError
-from gitian.guest.protocol import HOST_ADDRESS, Backend, Guest, Limits, StartRequest
+from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StartRequest
 from gitian.host import progress
 from gitian.host.space import free
-from gitian.host.workspace import Workspace, write_atomically
+from gitian.host.workspace import write_atomically
 from gitian.images.lookup import BaseImage, find_image
-from gitian.inputs.prepare import PreparedInputs
-from gitian.plan import BuildPlan, Target
 
 #: Where the script lies in the guest: nowhere that a build looks.
 _SCRIPT = PurePosixPath("/var/cache/gitian/build-script")
@@ -31,31 +31,6 @@ _APT_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive"}
 _RESERVE = 512 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetRequest:
-    """Everything that building one target needs."""
-
-    plan: BuildPlan
-    target: Target
-    inputs: PreparedInputs
-    workspace: Workspace
-    backend: Backend
-    environment: Mapping[str, str] = field(default_factory=dict)
-    echo: bool = False
-    keep: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetOutcome:
-    """What one target gave: where its output and caches lie (in the caller's scratch), and its environment."""
-
-    label: str
-    manifest: str
-    out: Path
-    cache_common: Path | None = None
-    cache_package: Path | None = None
-
-
 def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     """Build one target in a guest of its own and copy what it made into ``scratch``.
 
@@ -65,37 +40,58 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     workspace, target = request.workspace, request.target
     image = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
                        backend=request.backend.name, distro=target.distro)
+    prepared = _prepared(request, image)
+    write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
     keep = False
-    guest = _start(request, image)
+    guest = prepared.guest or _start(request, image, prepared.layer)
     try:
-        with Log(workspace.var / "install.log") as log:
-            _install(guest, request, log)
-            with progress.step("Creating package manifest"):
-                manifest = environment_manifest(guest, _known_hashes(image))
-                write_atomically(workspace.var / f"base-{target.label}.manifest", manifest.encode())
         _copy_inputs(guest, request)
         _run_script(guest, request)
-        outcome = _copy_out(guest, request, scratch, manifest)
+        outcome = _copy_out(guest, request, scratch, prepared.manifest)
         keep = request.keep
         return outcome
     finally:
         guest.close(keep=keep)
 
 
-def _start(request: TargetRequest, image: BaseImage) -> Guest:
+def _prepared(request: TargetRequest, image: BaseImage) -> Prepared:
+    """A guest with its packages installed, or the layer of one."""
+    def install(guest: Guest) -> str:
+        with Log(request.workspace.var / "install.log") as log:
+            _install(guest, request, log)
+        with progress.step("Creating package manifest"):
+            return environment_manifest(guest, _known_hashes(image))
+
+    if not request.plan.options.skip_image:
+        return layer.prepare(request, image, lambda: _start(request, image, None), install)
+    guest = _reused(request, image)
+    try:
+        return Prepared(manifest=install(guest), guest=guest)
+    except BaseException:
+        guest.close()
+        raise
+
+
+def _reused(request: TargetRequest, image: BaseImage) -> Guest:
+    """The last target as it is (--skip-image): running still, or started again."""
+    with contextlib.suppress(GuestError):
+        guest = request.backend.attach(request.workspace.root, environment=request.environment)
+        if guest.label == request.target.label:
+            progress.say("Reusing the target that runs")
+            return guest
+        guest.close()
+    return _start(request, image, None)
+
+
+def _start(request: TargetRequest, image: BaseImage, start_from: Path | None) -> Guest:
     plan, target, options = request.plan, request.target, request.plan.options
-    with progress.step("Reusing the target as it is" if options.skip_image else "Starting a clean target"):
-        if options.skip_image:
-            with contextlib.suppress(GuestError):
-                guest = request.backend.attach(request.workspace.root, environment=request.environment)
-                if guest.label == target.label:
-                    return guest
-                guest.close()
+    title = "Starting the last target again" if options.skip_image else "Starting a clean target"
+    with progress.step(title + (" from its layer" if start_from else "")):
         return request.backend.start(StartRequest(
             suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=image.path,
             workspace=request.workspace.root, memory=options.memory, processors=options.num_make,
-            allow_sudo=plan.sudo, keep=request.keep,
-            fresh=not options.skip_image, host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
+            allow_sudo=plan.sudo, keep=request.keep, fresh=not options.skip_image, layer=start_from,
+            host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
             environment=request.environment))
 
 

@@ -29,6 +29,9 @@ from gitian.cli.common import CONTEXT
 @click.option("--fetch-branches", is_flag=True, help="Fetch all branches of the remotes.")
 @click.option("--fetch-tags", is_flag=True, help="Fetch all tags of the remotes.")
 @click.option("--skip-cleanup", is_flag=True, help="Leave the target running, for libexec/on-target and the like.")
+@click.option("--no-layers", is_flag=True, help="Install the packages in the guest of this build, and keep no layer.")
+@click.option("--offline", is_flag=True, help="Start from the layer as it is; do not ask whether the archive has "
+              "changed.")
 @click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guest [default: lxc with "
               "USE_LXC=1, else kvm].")
 @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
@@ -37,8 +40,8 @@ from gitian.cli.common import CONTEXT
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool, quiet: bool, num_make: int,
             memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool,
-            fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, backend: str | None, accel: str,
-            directory: Path | None) -> None:
+            fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, no_layers: bool, offline: bool,
+            backend: str | None, accel: str, directory: Path | None) -> None:
     """Build DESCRIPTOR in clean guests, one for each suite and architecture.
 
     The outputs are left in build/out, the report in result/NAME-res.yml, the logs in var/install.log and var/build.log.
@@ -55,7 +58,7 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
         commits=parse_assignments(commits, "-c/--commit"), urls=parse_assignments(urls, "-u/--url"),
         allow_sudo=allow_sudo, skip_image=skip_image, upgrade=upgrade, quiet=quiet, num_make=num_make, memory=memory,
         cache_read_only=cache_read_only, skip_fetch=skip_fetch, fetch_branches=fetch_branches, fetch_tags=fetch_tags,
-        skip_cleanup=skip_cleanup)
+        skip_cleanup=skip_cleanup, layers=not no_layers, offline=offline)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
     workspace = Workspace.locate(directory, os.environ)
     with workspace.lock():

@@ -147,6 +147,18 @@ class LxcGuest:
             _end_supervisor(supervisor)
         session.end(self._workspace, self._record, overlay=overlay)
 
+    def freeze(self, directory: Path) -> None:
+        """End the guest and make what it has written a layer; see the protocol."""
+        overlay = self._record.overlay[0]
+        self.stop(overlay=False)
+        try:
+            directory.mkdir(mode=0o700)
+            (overlay / "upper").rename(directory / "upper")
+        except OSError as error:
+            raise HostError(f"The layer '{directory}' cannot be made: {error.strerror}.") from error
+        finally:
+            session.remove([overlay])
+
     def _leave(self) -> None:
         supervisor, self._supervisor = self._supervisor, None
         if not self._container.alive():
@@ -220,7 +232,7 @@ class LxcBackend:
         session.store(request.workspace, record)
         starting = _Starting(request=request, record=record, run=run, overlay=overlay)
         try:
-            prepare_overlay(overlay, request.image, ids, fresh=request.fresh)
+            layer = prepare_overlay(overlay, request.image, ids, fresh=request.fresh, layer=request.layer)
             session.remove([run])
             make_directory(session.RUN)
             run.mkdir(mode=0o711)
@@ -229,7 +241,7 @@ class LxcBackend:
                 root=root, arch=request.arch, ids=ids, network=chosen, allow_sudo=request.allow_sudo))
             (run / "config").write_text(config)
             (run / "addresses").write_text(chosen.addresses)
-            guest = starting.launch(execute, chosen)
+            guest = starting.launch(execute, chosen, layer)
         except BaseException:
             session.end(request.workspace, starting.record)
             raise
@@ -271,7 +283,7 @@ class _Starting:
     run: Path
     overlay: Path
 
-    def launch(self, execute: str, chosen: network.Network) -> LxcGuest:
+    def launch(self, execute: str, chosen: network.Network, layer: Path | None) -> LxcGuest:
         """Start the supervisor and wait for its word. Raises HostError, GuestError."""
         workspace = self.request.workspace
         log = os.open(workspace / "var" / "target.log",
@@ -280,7 +292,7 @@ class _Starting:
             supervisor = process.popen(
                 ["env", "--default-signal", "--", "unshare", "--mount", "--propagation", "private", "--", "sh",
                  data_directory("libexec") / "lxc-supervisor", self.run, self.record.facts["name"],
-                 self.request.image.resolve(), self.overlay, execute, chosen.kind, *chosen.slirp],
+                 self.request.image.resolve(), _upper_of(layer), self.overlay, execute, chosen.kind, *chosen.slirp],
                 stdin=process.PIPE, stdout=process.PIPE, stderr=stderr, cwd=Path("/"))
         try:
             word = _first_line(supervisor)
@@ -313,6 +325,10 @@ class _Starting:
         return GuestError(f"The container cannot be started; what failed was {what}."
                           + "\n  ".join(["", *(progress.plain(line) for line in lines)]),
                           hint="'gitian doctor' tells what this machine lacks for LXC.")
+
+
+def _upper_of(layer: Path | None) -> str:
+    return "-" if layer is None else str((layer / "upper").resolve())
 
 
 def _first_line(supervisor: process.Popen[bytes]) -> str:
@@ -353,16 +369,22 @@ def _check_image(image: Path, ids: SubIds) -> None:
                          hint="It was made for other subordinate ids (/etc/subuid): remove it and make it again.")
 
 
-def prepare_overlay(overlay: Path, image: Path, ids: SubIds, *, fresh: bool) -> None:
+def prepare_overlay(overlay: Path, image: Path, ids: SubIds, *, fresh: bool, layer: Path | None = None) -> Path | None:
     """Make a target's overlay, empty; unless ``fresh``, leave one that was made over the same image as it is.
 
+    Returns the layer that the overlay is to lie on: ``layer``, or the one that an overlay left as it is was made over.
     Raises HostError.
     """
     about = image.stat()
-    stamp = f"{image.resolve()} {about.st_dev} {about.st_ino}\n"
+    base = f"{image.resolve()} {about.st_dev} {about.st_ino}"
     marker = overlay / "base"
-    usable = (not fresh and overlay.is_dir() and not overlay.is_symlink() and overlay.stat().st_uid == os.geteuid()
-              and marker.is_file() and marker.read_text() == stamp)
+    usable = False
+    if not fresh and overlay.is_dir() and not overlay.is_symlink() and overlay.stat().st_uid == os.geteuid() \
+            and marker.is_file():
+        was_base, _, was_layer = marker.read_text().rstrip("\n").partition("\n")
+        usable = was_base == base and (not was_layer or (Path(was_layer) / "upper").is_dir())
+        if usable:
+            layer = Path(was_layer) if was_layer else None
     if not usable:
         session.remove([overlay])
         try:
@@ -370,12 +392,13 @@ def prepare_overlay(overlay: Path, image: Path, ids: SubIds, *, fresh: bool) -> 
             (overlay / "upper").mkdir(mode=0o755)
             # The overlay's top has the owner and mode of the upper directory: those of the guest's own '/'.
             os.chown(overlay / "upper", ids.uid, ids.gid)
-            marker.write_text(stamp)
+            marker.write_text(f"{base}\n{layer.resolve() if layer is not None else ''}")
         except OSError as error:
             raise HostError(f"The target '{overlay}' cannot be made: {error.strerror}.") from error
     # overlayfs marks the working directory of a 'volatile' mount so that it is not mounted twice: take a new one.
     session.remove([overlay / "work"])
     (overlay / "work").mkdir(mode=0o700)
+    return layer
 
 
 def _set_up(guest: LxcGuest, request: StartRequest, chosen: network.Network) -> None:

@@ -50,7 +50,7 @@ class StartRequest:
     ``image`` is the adopted base image (a directory for LXC, a qcow2 file for KVM); ``workspace`` the workspace's
     root, whose var/ keeps the guest's state; ``memory`` is in MiB; ``keep`` asks for a guest that outlives this
     process, to be found again by ``attach``; ``fresh`` False means: reuse the overlay of the last target if there is
-    one (--skip-image).
+    one (--skip-image). ``layer`` is a directory that :class:`FreezableGuest` filled, over the same image.
     """
 
     suite: str
@@ -63,6 +63,7 @@ class StartRequest:
     allow_sudo: bool = False
     keep: bool = False
     fresh: bool = True
+    layer: Path | None = None
     host_address: str = HOST_ADDRESS
     environment: Mapping[str, str] = field(default_factory=dict)  # of the host: LXC_BRIDGE, KVM, VM_SSH_PORT ...
 
@@ -121,6 +122,17 @@ class PipedGuest(Protocol):
 
         ``stdin(n)`` returns at most n bytes, b'' at the end; it is called in another thread, and perhaps still waited
         for when this returns. None is an empty input. Raises GuestError.
+        """
+
+
+@runtime_checkable
+class FreezableGuest(Protocol):
+    """A guest whose state can become a layer."""
+
+    def freeze(self, directory: Path) -> None:
+        """End the guest and leave its state in ``directory``, which this makes, for ``StartRequest.layer``.
+
+        Raises GuestError, HostError; the guest is ended all the same.
         """
 
 

@@ -1,0 +1,37 @@
+"""What building one target takes, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gitian.guest.protocol import Backend
+from gitian.host.workspace import Workspace
+from gitian.inputs.prepare import PreparedInputs
+from gitian.plan import BuildPlan, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRequest:
+    """Everything that building one target needs."""
+
+    plan: BuildPlan
+    target: Target
+    inputs: PreparedInputs
+    workspace: Workspace
+    backend: Backend
+    environment: Mapping[str, str] = field(default_factory=dict)
+    echo: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOutcome:
+    """What one target gave: where its output and caches lie (in the caller's scratch), and its environment."""
+
+    label: str
+    manifest: str
+    out: Path
+    cache_common: Path | None = None
+    cache_package: Path | None = None
