@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from gitian.cli.common import CONTEXT
 
 if TYPE_CHECKING:
     from gitian.sigs.sign import Draft
+    from gitian.sigsrepo.commit import Plan
 
 #: What the classic refused, it refused with this status; scripts made for it may look.
 _REFUSED = 1
@@ -29,11 +31,13 @@ _REFUSED = 1
               help="Sign by 'PROG -u SIGNER ASSERTION' instead of GnuPG; '-p true' leaves the assertion unsigned, to "
               "be signed elsewhere.")
 @click.option("--strict", is_flag=True, help="Refuse when the report is not what the descriptor promises.")
+@click.option("--commit", "commit", is_flag=True, help="Commit the assertion and its signature, and nothing else, to "
+              "the git repository that they lie in.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show what is signed.")
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptors: tuple[Path, ...], signer: str | None, release: str, destination: Path | None,
-            program: str | None, strict: bool, quiet: bool, directory: Path | None) -> None:
+            program: str | None, strict: bool, commit: bool, quiet: bool, directory: Path | None) -> None:
     """Sign the report of DESCRIPTOR's last build as SIGNER.
 
     Writes the assertion DIR/REL/SIGNER/NAME-build.assert and beside it the detached signature NAME-build.assert.sig.
@@ -62,10 +66,34 @@ def command(descriptors: tuple[Path, ...], signer: str | None, release: str, des
             _say(f"warning: only the first descriptor is signed; '{descriptors[1]}' is passed over")
     for warning in prepared.warnings:
         _say(f"warning: {warning}")
-    signed = sign.sign(prepared)
+    with contextlib.ExitStack() as stack:
+        plan = stack.enter_context(_planned(prepared)) if commit else None
+        signed = sign.sign(prepared)
+        if not quiet:
+            _say(f"signed: {prepared.signature}" if signed else
+                 f"not signed yet: put the detached signature at {prepared.signature}")
+        if plan is not None:
+            _commit(plan, signed, quiet=quiet)
+
+
+def _planned(prepared: Draft) -> contextlib.AbstractContextManager[Plan]:
+    from gitian.sigsrepo.commit import planned
+
+    request = prepared.request
+    return planned(Path(prepared.path), prepared.signature, name=prepared.name, release=request.release,
+                   signer=request.signer)
+
+
+def _commit(plan: Plan, signed: bool, *, quiet: bool) -> None:
+    from gitian.errors import SigningError
+    from gitian.sigsrepo.commit import carry_out
+
+    if not signed:
+        raise SigningError("There is no signature yet, so nothing was committed.",
+                           hint="Put it there, and run the same command again.")
+    made = carry_out(plan)
     if not quiet:
-        _say(f"signed: {prepared.signature}" if signed else
-             f"not signed yet: put the detached signature at {prepared.signature}")
+        _say(f"committed: {made[:12]}" if made is not None else "nothing to commit: it is there already")
 
 
 def _show(prepared: Draft) -> None:

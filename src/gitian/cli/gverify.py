@@ -40,13 +40,16 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
               help="So many distinct keys must agree.")
 @click.option("--policy", "policy_file", metavar="FILE", type=click.Path(path_type=Path),
               help="Weights of keys, and how much those who agree must weigh.")
+@click.option("--git-rev", "revision", metavar="REV", help="Verify what a revision of the git repository around DIR "
+              "holds (a branch, a tag, FETCH_HEAD), without checking it out.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and remember nothing.")
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release: str, destination: str | None,
             compare_to: str | None, program: str | None, keyrings: tuple[Path, ...], only_keyring: bool, require: int,
-            policy_file: Path | None, as_json: bool, no_cache: bool, directory: Path | None) -> int:
+            policy_file: Path | None, revision: str | None, as_json: bool, no_cache: bool,
+            directory: Path | None) -> int:
     """Check who signed a release of DESCRIPTOR's package, and whether they agree.
 
     \b
@@ -56,7 +59,7 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     from gitian.errors import UsageError
     from gitian.formats.descriptor import Identity
     from gitian.host.workspace import Workspace
-    from gitian.sigs import tree, verify
+    from gitian.sigs import verify
 
     if not descriptors:
         raise UsageError("Which descriptor? None was given.", hint="Try: gverify -r RELEASE DESCRIPTOR")
@@ -65,15 +68,29 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     if compare_to is not None:
         verify.check_compare_to(compare_to)
     shown = destination or str(Workspace.locate(directory, os.environ).sigs / name)
-    where = tree.DirectoryTree(Path(shown))
-    with prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
-                 compare_to=compare_to, program=program, words=verbose, use_cache=not no_cache) as request:
+    with tree_of(Path(shown), revision) as where, \
+            prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
+                    compare_to=compare_to, program=program, words=verbose, use_cache=not no_cache) as request:
         verdict = verify.verify_release(request, release, name)
     if as_json:
         click.echo(json.dumps(as_document(verdict), indent=2))
     else:
         render(verdict, shown.rstrip("/") or "/", markup=markup, verbose=verbose)
     return verdict.exit_code
+
+
+@contextlib.contextmanager
+def tree_of(place: Path, revision: str | None) -> Iterator[SigsTree]:
+    """The tree to verify: a directory, or what it is in a revision of its git repository. Raises UsageError."""
+    if revision is None:
+        from gitian.sigs.tree import DirectoryTree
+
+        yield DirectoryTree(place)
+        return
+    from gitian.sigsrepo.revision import opened
+
+    with opened(place, revision) as tree:
+        yield tree
 
 
 def check_release(release: str) -> None:
@@ -121,7 +138,8 @@ def render(verdict: Verdict, shown: str, *, markup: bool, verbose: bool) -> None
             continue
         if verbose and signer.text:
             click.echo(plain(signer.text, lines=True), nl=not signer.text.endswith("\n"))
-        click.echo(f"{bold}{plain(signer.signer)}: {signer.outcome.value}{normal}")
+        # The classic marks up whether or not a terminal reads it; scripts that mind say --no-markup.
+        click.echo(f"{bold}{plain(signer.signer)}: {signer.outcome.value}{normal}", color=markup)
         for line in _about(signer):
             click.echo("  " + plain(line))
         click.echo()
