@@ -19,7 +19,8 @@ from gitian.inputs.submodules import Submodule, submodules_of
 from gitian.inputs.urls import Location, locate
 
 _FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_ABSENT = ("not our ref", "couldn't find remote ref", "unadvertised object", "did not send all necessary objects")
+_ABSENT = ("not our ref", "couldn't find remote ref", "unadvertised object", "did not send all necessary objects",
+           "Cannot obtain needed object")
 _DEEPEST = 16
 _PARTIAL = ".partial-"
 
