@@ -24,7 +24,7 @@ _PACK = """options='--create --format=posix --pax-option=delete=atime,delete=cti
 if [ -d "$1" ]; then printf d && exec tar $options --directory="$1" .
 elif [ -f "$1" ]; then printf f && exec tar $options --dereference --directory="${1%/*}/" "./${1##*/}"
 elif [ -e "$1" ]; then echo "'$1' is neither a file nor a directory" >&2; exit 1
-else echo "'$1' is not there" >&2; exit 1
+else exec ls -d -- "$1" >&2
 fi
 """
 Progress = Callable[[int], None]
@@ -83,4 +83,6 @@ class Transfer:
 
 def _complaint(result: Result) -> str:
     lines = result.stderr.decode(errors="replace").strip().splitlines()
-    return " / ".join(lines[:4])[:600].rstrip(".") or f"tar ended with status {result.status}"
+    said = " / ".join(lines[:4])[:600].rstrip(".") or f"tar ended with status {result.status}"
+    # tar has two ways of saying it, one of which says little.
+    return f"the guest's disk is full ({said})" if "Wrote only" in said or "No space left" in said else said
