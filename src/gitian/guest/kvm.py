@@ -89,12 +89,8 @@ class KvmGuest:
             output: Callable[[bytes], None] | None = None, timeout: float | None = None,
             check: bool = True, limit: int = 16 * 2**20) -> Result:
         """Run a command; see the protocol."""
-        account = self._account(user)
         mark = self._connection.mark()
-        line = command_line(command, account=account, environment=contract_environment(account.name) | dict(env or {}),
-                            cwd=cwd or account.home, umask=UMASK, merged=output is not None, mark=mark,
-                            privileges=account.uid == 0 or self._record.facts["sudo"] == "yes",
-                            narrow=self._record.arch == "i386")
+        line = self._line(command, user, env, cwd, mark=mark, merged=output is not None)
         result = self._connection.run(line, what=command[0], mark=mark, input=input, output=output, timeout=timeout,
                                       limit=limit)
         if check and result.status != 0:
@@ -102,6 +98,14 @@ class KvmGuest:
             raise GuestError(f"'{command[0]}' ended with status {result.status} in the guest: "
                              f"{said or 'it said nothing'}")
         return result
+
+    def pipe(self, command: Sequence[str], *, stdin: Callable[[int], bytes] | None, stdout: Callable[[bytes], None],
+             stderr: Callable[[bytes], None], user: str | None = None, env: Mapping[str, str] | None = None,
+             cwd: str | None = None) -> int:
+        """Run a command as part of a pipeline; see the protocol."""
+        mark = self._connection.mark()
+        return self._connection.pipe(self._line(command, user, env, cwd, mark=mark, merged=False), what=command[0],
+                                     mark=mark, stdin=stdin, stdout=stdout, stderr=stderr)
 
     def put(self, source: Path, destination: PurePosixPath, *, user: str | None = None,
             progress: Callable[[int], None] | None = None) -> None:
@@ -143,6 +147,14 @@ class KvmGuest:
     def _leave(self) -> None:
         self._over.set()
         self._connection.close()
+
+    def _line(self, command: Sequence[str], user: str | None, env: Mapping[str, str] | None, cwd: str | None, *,
+              mark: str, merged: bool) -> bytes:
+        account = self._account(user)
+        return command_line(command, account=account, environment=contract_environment(account.name) | dict(env or {}),
+                            cwd=cwd or account.home, umask=UMASK, merged=merged, mark=mark,
+                            privileges=account.uid == 0 or self._record.facts["sudo"] == "yes",
+                            narrow=self._record.arch == "i386")
 
     def _account(self, user: str | None) -> Account:
         if user == "root":

@@ -147,6 +147,20 @@ class Connection:
                 feeder()
             return Result(status=status, stdout=stdout, stderr=stderr)
 
+    def pipe(self, line: bytes, *, what: str, mark: str | None, stdin: Callable[[int], bytes] | None,
+             stdout: Callable[[bytes], None], stderr: Callable[[bytes], None]) -> int:
+        """Run a line as part of a pipeline on the host; its exit status. ``stdin`` is called in another thread."""
+        with self._session(line, what, mark) as session:
+            if stdin is None:
+                session.close_input()
+            else:
+                session.aside(lambda: session.pour(stdin))  # nobody waits for input that the command did not want
+            errors = session.aside(lambda: session.pass_on(session.channel.recv_stderr, stderr))
+            session.pass_on(session.channel.recv, stdout)
+            status = session.status(None)
+            errors()
+            return status
+
     def send(self, line: bytes, produce: Callable[[Callable[[bytes], object]], None], *, what: str,
              mark: str | None = None) -> Result:
         """Run a line whose standard input is what ``produce`` writes. Its stdout is thrown away.
@@ -317,6 +331,18 @@ class _Session:
             if len(kept) > 2 * _COMPLAINT:
                 del kept[:-_COMPLAINT]
         return bytes(kept[-_COMPLAINT:])
+
+    def pass_on(self, receive: Callable[[int], bytes], sink: Callable[[bytes], None]) -> None:
+        """Give what comes out of one stream to a sink, until it ends."""
+        for piece in self.pieces(receive, None):
+            sink(piece)
+
+    def pour(self, read: Callable[[int], bytes]) -> None:
+        """Send what is read, until it ends or the command takes no more."""
+        with contextlib.suppress(_Ended):
+            while data := read(_PACKET):
+                self.feed(memoryview(data))
+        self.close_input()
 
     def feed_all(self, data: bytes) -> None:
         self.feed(memoryview(data))
