@@ -24,10 +24,9 @@ class Commands:
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        kept = {"no_proxy": "127.0.0.1,localhost"} | {name: os.environ[name] for name in ("TMPDIR", "http_proxy", "https_proxy")
-                if name in os.environ}
-        return {**kept, "PATH": f"{SCRIPTS}:{system}", "HOME": str(self.home), "LANG": "C.UTF-8",
-                "PYTHONPATH": str(ROOT / "src"), **self.extra, **(extra or {})}
+        kept = {name: os.environ[name] for name in ("TMPDIR", "http_proxy", "https_proxy") if name in os.environ}
+        return {**kept, "no_proxy": "127.0.0.1,localhost", "PATH": f"{SCRIPTS}:{system}", "HOME": str(self.home),
+                "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT / "src"), **self.extra, **(extra or {})}
 
     def start(self, *words: str | Path, cwd: Path | None = None,
               env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -197,15 +197,20 @@ def _environment(directory: Path) -> dict[str, str]:
 
 def _with_patience(argv: Sequence[str], directory: Path, sources: Sequence[Source], cwd: Path | None) -> None:
     """Run apt, and again after a pause when it failed by something that may be over then. Raises FetchError."""
-    for pause in (*PAUSES, None):
+    for seconds in (*PAUSES, None):
         done = process.run(argv, env=_environment(directory), cwd=cwd, timeout=PATIENCE, check=False)
         if done.status == 0:
             return
         said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
-        if pause is None or not transient(said):
+        if seconds is None or not transient(said):
             raise failure(said, sources)
-        progress.say(f"{failure(said, sources)} Trying again in {pause:g} s ...")
-        time.sleep(pause)
+        progress.say(f"{failure(said, sources)} Trying again in {seconds:g} s ...")
+        pause(seconds)
+
+
+def pause(seconds: float) -> None:
+    """Wait before the next attempt."""
+    time.sleep(seconds)
 
 
 def transient(said: str) -> bool:
@@ -216,7 +221,7 @@ def transient(said: str) -> bool:
 def failure(said: str, sources: Sequence[Source]) -> FetchError:
     """The error for a failed apt: which source failed, why, and how to go on without it."""
     reasons = _reasons(said)
-    failed = []
+    failed: list[tuple[Source, str]] = []
     for source in sources:
         marks = tuple(mark for uri in (source.host_uri, "copy:" + source.host_uri.removeprefix("file:"))
                       for mark in (f"{uri}/dists/{source.suite}/", f"{uri} {source.suite} "))

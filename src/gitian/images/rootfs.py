@@ -93,6 +93,11 @@ def make_root_filesystem(request: RootRequest, tarball: Path, scratch: Path) -> 
     return RootFilesystem(tarball=tarball, sha256=sha256_file(tarball), size=tarball.stat().st_size,
                           packages=installed_packages(status, request.indices))
 
+#: No daemon is started by being installed, neither now nor in a guest (invoke-rc.d(8)): a build gets what its script
+#: starts.
+_POLICY = """mkdir -p "$1/usr/sbin" && printf '#!/bin/sh\\nexit 101\\n' > "$1/usr/sbin/policy-rc.d" && \
+chmod 755 "$1/usr/sbin/policy-rc.d" """
+
 
 def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path) -> list[str] | None:
     """Run mmdebstrap; None when it ended well, else the last lines of what it said."""
@@ -109,6 +114,8 @@ def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path
             *(f"--aptopt={name} \"{value}\"" for name, value in archive.proxies().items()),
             '--aptopt=Acquire::Retries "5"', '--aptopt=Acquire::Languages "none"',
             '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io",
+            # Ours stays: mmdebstrap would remove it as its own in the end.
+            "--skip=chroot/policy-rc.d", f"--setup-hook={_POLICY}",
             f"--setup-hook=sync-in {shlex.quote(str(indices.lists))} /var/lib/apt/lists",
             *([f"--customize-hook=copy-in {shlex.quote(str(_named_keyring(request.keyring, scratch)))} "
                "/etc/apt/trusted.gpg.d"] if request.keyring else []),
@@ -176,11 +183,6 @@ put /etc/apt/apt.conf.d/90gitian <<'EOF'
 put /etc/dpkg/dpkg.cfg.d/90gitian <<'EOF'
 # A guest is thrown away: there is nothing to save from a power cut.
 force-unsafe-io
-EOF
-# No daemon is started by being installed: a build gets what its script starts.
-put /usr/sbin/policy-rc.d 755 <<'EOF'
-#!/bin/sh
-exit 101
 EOF
 rm -f "$root"/etc/apt/sources.list.d/*
 put /etc/apt/sources.list <<'EOF'
