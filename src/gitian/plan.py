@@ -29,6 +29,7 @@ class Options:
     skip_cleanup: bool = False
     layers: bool = True
     offline: bool = False
+    parallel: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitian.build.layer import store_of
 from gitian.build.outputs import manifest_of, merge
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
@@ -14,10 +18,11 @@ from gitian.formats.descriptor import Descriptor
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
 from gitian.host import hashing, progress
-from gitian.host.workspace import Workspace, write_atomically
+from gitian.host.children import Work, together
+from gitian.host.workspace import Workspace, remove_tree, write_atomically
 from gitian.images.lookup import find_image
-from gitian.inputs.prepare import prepare
-from gitian.plan import BuildPlan, Options, make_plan
+from gitian.inputs.prepare import PreparedInputs, prepare
+from gitian.plan import BuildPlan, Options, Target, make_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ def build(request: BuildRequest) -> BuildOutcome:
     plan = make_plan(descriptor, request.options)
     for note in plan.notes:
         progress.warn(note)
-    request.backend.sweep(workspace.root)
+    sweep(request.backend, workspace)
     for target in plan.targets:  # a missing base image is better said before the inputs are fetched
         find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
                    backend=request.backend.name, distro=target.distro)
@@ -67,19 +72,14 @@ def build(request: BuildRequest) -> BuildOutcome:
 
     owners: dict[str, str] = {}
     manifests: dict[str, str] = {}
-    last = plan.targets[-1] if plan.targets else None
-    for target in plan.targets:
-        progress.say(f"--- Building for {target.suite} {target.architecture} ---")
+    for targets in _rounds(plan):
         with workspace.scratch() as scratch:
-            outcome = build_target(TargetRequest(
-                plan=plan, target=target, inputs=inputs, workspace=workspace, backend=request.backend,
-                environment=request.environment, echo=bool(request.environment.get("CI")),
-                keep=request.options.skip_cleanup and target is last), scratch)
-            for conflict in merge(outcome.out, workspace.build / "out", label=outcome.label, owners=owners):
-                progress.warn(f"'{conflict.path}' was made by {conflict.earlier} and by {conflict.later}, with "
-                              f"different contents; the one of {conflict.later} is kept.")
-            _keep_caches(outcome, plan, workspace)
-            manifests[target.label] = outcome.manifest
+            for outcome in _build_round(targets, plan, request, inputs, scratch):
+                for conflict in merge(outcome.out, workspace.build / "out", label=outcome.label, owners=owners):
+                    progress.warn(f"'{conflict.path}' was made by {conflict.earlier} and by {conflict.later}, with "
+                                  f"different contents; the one of {conflict.later} is kept.")
+                _keep_caches(outcome, plan, workspace)
+                manifests[outcome.label] = outcome.manifest
 
     with progress.step("Generating report"):
         report = _report(plan, inputs.manifest_text, manifests, workspace)
@@ -90,6 +90,72 @@ def build(request: BuildRequest) -> BuildOutcome:
     digest = hashing.sha256_bytes(data)
     request.tell(f"{digest}  {report_path.name}")
     return BuildOutcome(report=report, path=report_path, sha256=digest)
+
+
+def sweep(backend: Backend, workspace: Workspace) -> None:
+    """End and remove what dead builds left in a workspace: guests, states of parallel guests, unfinished layers."""
+    backend.sweep(workspace.root)
+    aside = workspace.var / "parallel"
+    if aside.is_dir() and not aside.is_symlink():
+        for place in aside.iterdir():
+            backend.sweep(place)
+            remove_tree(place)
+    store_of(workspace.var).sweep()
+
+
+def jobs(plan: BuildPlan, *, memory: int | None = None, processors: int | None = None) -> int:
+    """How many targets are built at a time: --parallel, else what processors and memory (MiB) of this machine allow.
+
+    One, when each target has to find what the one before it left: its caches, or (--skip-image) itself.
+    """
+    options = plan.options
+    if len(plan.targets) < 2 or options.skip_image or (plan.descriptor.enable_cache and not options.cache_read_only):
+        return 1
+    if options.parallel:
+        return min(options.parallel, len(plan.targets))
+    processors = processors or len(os.sched_getaffinity(0))
+    memory = memory if memory is not None else _free_memory()
+    return max(1, min(len(plan.targets), processors, memory // options.memory))
+
+
+def _free_memory() -> int:
+    """What a program could have without swapping (MiB; proc(5), /proc/meminfo)."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
+
+
+def _rounds(plan: BuildPlan) -> list[list[Target]]:
+    """The targets that are built before anything of theirs is merged: all at once, or one after the other."""
+    if jobs(plan) > 1:
+        return [list(plan.targets)]
+    return [[target] for target in plan.targets]
+
+
+def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, inputs: PreparedInputs,
+                 scratch: Path) -> list[TargetOutcome]:
+    """Build targets, side by side if they are several, each into a directory of its own in ``scratch``."""
+    side_by_side = len(targets) > 1
+    pieces = []
+    for target in targets:
+        last = target is plan.targets[-1]
+        place = scratch / target.label
+        place.mkdir()
+        # A guest's state is kept per workspace: each of several at a time gets a place of its own in var/, save the
+        # last, which --skip-cleanup may leave to the libexec utilities.
+        state = request.workspace.root
+        if side_by_side and not last:
+            state = request.workspace.var / "parallel" / target.label
+            (state / "var").mkdir(parents=True, exist_ok=True)
+        one = TargetRequest(
+            plan=plan, target=target, inputs=inputs, workspace=request.workspace, backend=request.backend,
+            environment=request.environment, echo=bool(request.environment.get("CI")), state=state,
+            log_suffix=f"-{target.label}" if side_by_side else "", keep=request.options.skip_cleanup and last)
+        pieces.append(Work(name=target.label, do=functools.partial(build_target, one, place)))
+    if side_by_side:
+        progress.say(f"--- Building for {', '.join(target.label for target in targets)} ---")
+        return together(pieces, at_once=jobs(plan))
+    progress.say(f"--- Building for {targets[0].suite} {targets[0].architecture} ---")
+    return [pieces[0].do()]
 
 
 def _report(plan: BuildPlan, in_manifest: str, manifests: dict[str, str], workspace: Workspace) -> Report:

@@ -14,7 +14,10 @@ from gitian.plan import BuildPlan, Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRequest:
-    """Everything that building one target needs."""
+    """Everything that building one target needs.
+
+    ``state`` is the directory whose var/ keeps the guest's state; logs are named with ``log_suffix``.
+    """
 
     plan: BuildPlan
     target: Target
@@ -24,6 +27,8 @@ class TargetRequest:
     environment: Mapping[str, str] = field(default_factory=dict)
     echo: bool = False
     keep: bool = False
+    state: Path
+    log_suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
 def _prepared(request: TargetRequest, image: BaseImage) -> Prepared:
     """A guest with its packages installed, or the layer of one."""
     def install(guest: Guest) -> str:
-        with Log(request.workspace.var / "install.log") as log:
+        with Log(request.workspace.var / f"install{request.log_suffix}.log") as log:
             _install(guest, request, log)
         with progress.step("Creating package manifest"):
             return environment_manifest(guest, _known_hashes(image))
@@ -75,7 +75,7 @@ def _prepared(request: TargetRequest, image: BaseImage) -> Prepared:
 def _reused(request: TargetRequest, image: BaseImage) -> Guest:
     """The last target as it is (--skip-image): running still, or started again."""
     with contextlib.suppress(GuestError):
-        guest = request.backend.attach(request.workspace.root, environment=request.environment)
+        guest = request.backend.attach(request.state, environment=request.environment)
         if guest.label == request.target.label:
             progress.say("Reusing the target that runs")
             return guest
@@ -89,7 +89,7 @@ def _start(request: TargetRequest, image: BaseImage, start_from: Path | None) ->
     with progress.step(title + (" from its layer" if start_from else "")):
         return request.backend.start(StartRequest(
             suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=image.path,
-            workspace=request.workspace.root, memory=options.memory, processors=options.num_make,
+            workspace=request.state, memory=options.memory, processors=options.num_make,
             allow_sudo=plan.sudo, keep=request.keep, fresh=not options.skip_image, layer=start_from,
             host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
             environment=request.environment))
@@ -194,12 +194,13 @@ def _copy_inputs(guest: Guest, request: TargetRequest) -> None:
 def _run_script(guest: Guest, request: TargetRequest) -> None:
     """Send the script as a file and run it with empty standard input. Raises BuildError."""
     workspace, target = request.workspace, request.target
-    with progress.step("Creating build script (var/build-script)"):
+    with progress.step(f"Creating build script (var/build-script{request.log_suffix})"):
         script = build_script(request.plan, target, reference_datetime=request.inputs.reference_datetime)
-        write_atomically(workspace.var / "build-script", script)
-        guest.put(workspace.var / "build-script", _SCRIPT, user="root")
-    with Log(workspace.var / "build.log", echo=request.echo) as log:
-        with progress.step("Running build script (log in var/build.log)"):
+        local = workspace.var / f"build-script{request.log_suffix}"
+        write_atomically(local, script)
+        guest.put(local, _SCRIPT, user="root")
+    with Log(workspace.var / f"build{request.log_suffix}.log", echo=request.echo) as log:
+        with progress.step(f"Running build script (log in var/{log.path.name})"):
             status = guest.run(["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], output=log,
                                check=False).status
             if status != 0:

@@ -29,6 +29,8 @@ from gitian.cli.common import CONTEXT
 @click.option("--fetch-branches", is_flag=True, help="Fetch all branches of the remotes.")
 @click.option("--fetch-tags", is_flag=True, help="Fetch all tags of the remotes.")
 @click.option("--skip-cleanup", is_flag=True, help="Leave the target running, for libexec/on-target and the like.")
+@click.option("--parallel", metavar="N", type=click.IntRange(0, 256), default=0, help="Build up to N targets side by "
+              "side [default: what processors and memory allow].")
 @click.option("--no-layers", is_flag=True, help="Install the packages in the guest of this build, and keep no layer.")
 @click.option("--offline", is_flag=True, help="Start from the layer as it is; do not ask whether the archive has "
               "changed.")
@@ -40,7 +42,7 @@ from gitian.cli.common import CONTEXT
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool, quiet: bool, num_make: int,
             memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool,
-            fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, no_layers: bool, offline: bool,
+            fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, parallel: int, no_layers: bool, offline: bool,
             backend: str | None, accel: str, directory: Path | None) -> None:
     """Build DESCRIPTOR in clean guests, one for each suite and architecture.
 
@@ -58,7 +60,7 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
         commits=parse_assignments(commits, "-c/--commit"), urls=parse_assignments(urls, "-u/--url"),
         allow_sudo=allow_sudo, skip_image=skip_image, upgrade=upgrade, quiet=quiet, num_make=num_make, memory=memory,
         cache_read_only=cache_read_only, skip_fetch=skip_fetch, fetch_branches=fetch_branches, fetch_tags=fetch_tags,
-        skip_cleanup=skip_cleanup, layers=not no_layers, offline=offline)
+        skip_cleanup=skip_cleanup, parallel=parallel, layers=not no_layers, offline=offline)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
     workspace = Workspace.locate(directory, os.environ)
     with workspace.lock():

@@ -42,17 +42,19 @@ class _Display:
 
     def __init__(self) -> None:
         self.quiet = False
+        self.prefix = ""
         self.lock = threading.RLock()
         self.live: Progress | None = None
         self.users = 0
 
     def on_terminal(self) -> bool:
         try:
-            return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+            return not self.prefix and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         except (AttributeError, ValueError):
             return False
 
     def line(self, text: str) -> None:
+        text = self.prefix + text
         with self.lock:
             if self.live is not None:
                 self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -110,6 +112,11 @@ def _rich_progress() -> Progress:
 def set_quiet(quiet: bool) -> None:
     """Show no steps, bars and remarks any more (warnings stay), or show them again."""
     _DISPLAY.quiet = quiet
+
+
+def set_prefix(name: str) -> None:
+    """Begin every line with a name, and draw nothing live: others say something at the same time."""
+    _DISPLAY.prefix = f"{plain(name)}: " if name else ""
 
 
 def say(text: str) -> None:
