@@ -115,6 +115,16 @@ def test_documents_that_are_no_assertion(tree: Tree, signers: Signers, content: 
     assert not Path("pwned").exists()
 
 
+def test_a_web_page_is_one_whatever_its_signature(tree: Tree, signers: Signers) -> None:
+    """Three real ones lie in a repository of signatures, beside signatures of what should have been there."""
+    page = b"<!DOCTYPE HTML>\n<html><head>\n<title>404 Not Found</title>\n</head></html>\n"
+    put(tree.root, "r1", "bob", page, signers.sign("bob", assertion("r1")))
+    put(tree.root, "r1", "carol", page, page)
+    put(tree.root, "r1", "dave", page, None)
+    assert tree.outcomes() == {"alice": "OK", "bob": "UNREADABLE", "carol": "UNREADABLE", "dave": "MISSING SIGNATURE"}
+    assert "web page" in tree.words("bob") and "BAD SIGNATURE" in tree.words("bob")
+
+
 def test_a_hundred_megabytes(tree: Tree, signers: Signers) -> None:
     where = put(tree.root, "r1", "bob", b"", signers.sign("bob", b""))
     os.truncate(where / "pkg-build.assert", 100 * 2**20)

@@ -54,11 +54,13 @@ def _alone(candidate: Candidate, release: str, name: str) -> SignerOutcome:
     """What can be said of a signer without looking at the others. OK here means: counts."""
     state, facts = candidate.state, candidate.facts
     outcome, detail, remarks = state.outcome, state.detail, list(state.remarks)
-    if outcome is not Outcome.OK:
-        if facts.error and outcome not in ABSENT:
-            remarks.append(f"the assertion is not readable either: {facts.error}")
-    elif facts.error:
+    if facts.error and outcome not in ABSENT:
+        # A web page stays one when somebody finds the key: the plainer fault goes first, the other is told beside it.
+        if outcome is not Outcome.OK:
+            remarks.append(f"its signature does not count either: {outcome.value}, {detail}")
         outcome, detail = Outcome.UNREADABLE, facts.error
+    elif outcome is not Outcome.OK:
+        pass
     elif facts.release != release:
         says = "no release" if facts.release is None else f"release '{facts.release}'"
         outcome, detail = Outcome.WRONG_RELEASE, f"the assertion names {says}, and it lies in '{release}'"
