@@ -33,7 +33,7 @@ _COMPLAINT = 16384
 #: In the guest: soft limits, umask and directory of the contract; then the command in a session and environment of its
 #: own. $0 is the directory.
 _FRAME = (f"ulimit -S -c 0; ulimit -S -s {STACK}; ulimit -S -n {OPEN_FILES}; umask {UMASK:03o}; "
-          'cd -- "$0" || exit 126; exec setsid env -i "$@"')
+          'cd -- "$0" || exit 126; exec env -i "$@"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,9 @@ def command_line(container: Container, command: Sequence[str], *, user: str, cwd
     return ["env", "--default-signal", "--", "lxc-attach", "-q", "-P", str(container.directory), "-n", container.name,
             "--clear-env", "--", "/usr/sbin/chroot", f"--userspec={account}", "/",
             "/bin/sh", "-c", _FRAME, cwd or variables["HOME"],
-            *(f"{name}={value}" for name, value in variables.items()), *command]
+            *(f"{name}={value}" for name, value in variables.items()),
+            # Also keeps env from taking a command with a '=' in its name for one more variable.
+            "setsid", "--", *command]
 
 
 class Attached:

@@ -97,7 +97,7 @@ def load(workspace: Path) -> Session | None:
         os.close(number)
     try:
         session = _from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"The guest's record '{path}' cannot be understood.",
                           hint="If no guest of this workspace is running, remove the file.") from error
     for place in (*session.litter, *session.overlay):
