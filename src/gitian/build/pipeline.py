@@ -95,12 +95,16 @@ def build(request: BuildRequest) -> BuildOutcome:
 def sweep(backend: Backend, workspace: Workspace) -> None:
     """End and remove what dead builds left in a workspace: guests, states of parallel guests, unfinished layers."""
     backend.sweep(workspace.root)
+    _sweep_aside(backend, workspace)
+    store_of(workspace.var).sweep()
+
+
+def _sweep_aside(backend: Backend, workspace: Workspace) -> None:
     aside = workspace.var / "parallel"
     if aside.is_dir() and not aside.is_symlink():
         for place in aside.iterdir():
             backend.sweep(place)
             remove_tree(place)
-    store_of(workspace.var).sweep()
 
 
 def jobs(plan: BuildPlan, *, memory: int | None = None, processors: int | None = None) -> int:
@@ -153,7 +157,10 @@ def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, 
         pieces.append(Work(name=target.label, do=functools.partial(build_target, one, place)))
     if side_by_side:
         progress.say(f"--- Building for {', '.join(target.label for target in targets)} ---")
-        return together(pieces, at_once=jobs(plan))
+        try:
+            return together(pieces, at_once=jobs(plan))
+        finally:
+            _sweep_aside(request.backend, request.workspace)
     progress.say(f"--- Building for {targets[0].suite} {targets[0].architecture} ---")
     return [pieces[0].do()]
 
