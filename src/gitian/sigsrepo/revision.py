@@ -61,12 +61,20 @@ class RevisionTree:
     def stamp(self, path: str) -> str | None:
         try:
             with self._lock:
-                return self._file(path).id
+                # The two numbers stand where a directory has its times: an object never changes.
+                return f"{self._file(path).id}:0:0"
         except TreeError:
             return None
 
     def _file(self, path: str) -> TreeEntry:
-        entry = self._find(path)
+        try:
+            entry = self._find(path)
+        except Missing:
+            folder, _, name = path.rpartition("/")
+            above = self._find(folder)
+            if above.mode & _TYPE == _DIRECTORY and name in self._folder(above):
+                raise Refused("is a link that leads nowhere") from None
+            raise
         if entry.mode & _TYPE != _FILE:
             raise Refused("is not a regular file")
         return entry
