@@ -32,6 +32,7 @@ QUESTIONS = {
     "signals": "grep -E 'SigIgn|SigBlk' /proc/self/status",
     "session": "test \"$(ps -o sid= -p $$ | tr -d ' ')\" = $$ && echo own",
     "address": "ip -4 -o addr show dev eth0 | awk '{print $4}'; ip -4 route show default",
+    "other addresses": "ip -6 -o addr show dev eth0 | wc -l; ls /sys/class/net | sort",
     "loopback": "ip -4 -o addr show dev lo | awk '{print $4}'",
     "directories": "stat -c '%n %U %G %a' / /tmp /var/tmp /run /root /home /home/debian /dev/shm /etc /usr/local",
     "home": "ls -A ~",
