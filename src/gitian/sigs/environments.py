@@ -1,8 +1,8 @@
 """What went into one signer's build, as its assertion records it: inputs, packages, cache entries, by name.
 
 Manifests come from strangers: whatever is in them is taken as text, and nothing here fails on it. The classic's
-environment manifest lists every .deb that lay in apt's cache, stale versions too; apt installs the newest, so the newest
-one listed counts as installed.
+environment manifest lists every .deb that lay in apt's cache, stale versions too; apt installs the newest, so the
+newest one listed counts as installed.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _NAMES_OF_AMD64 = ("amd64", "linux64")
 class Record:
     """Everything that one assertion records of where its build came from.
 
-    A domain that the assertion does not record (an old one without caches, one without environments) is absent from
-    ``domains``; an empty one is there. ``inputs``, ``environment`` and ``caches`` are digests of these parts, None when
-    not recorded. ``base`` is the digest of the environment manifests as they are written.
+    A domain that the assertion does not record is absent from ``domains``; an empty one is there. Assertions without
+    cache manifests were made before there were caches: theirs are empty. ``inputs``, ``environment`` and ``caches`` are
+    digests of these parts, None when not recorded. ``base`` is the digest of the environment manifests as written.
     """
 
     domains: Mapping[Domain, Mapping[str, Value]]
     inputs: str
     environment: str | None
-    caches: str | None
+    caches: str
     base: str | None
 
 
@@ -83,12 +83,11 @@ class Recorder:
         caches: list[str] = []
         report = assertion.report
         for label, cache in (("common", report.cache_common_manifest), ("package", report.cache_package_manifest)):
-            if cache is not None:
-                part = self._part("cache", "", cache, functools.partial(_files, cache))
-                domains[Kind.CACHE, label] = part.values
-                caches += [label, part.digest]
+            part = self._part("cache", "", cache or "", functools.partial(_files, cache or ""))
+            domains[Kind.CACHE, label] = part.values
+            caches += [label, part.digest]
         return Record(domains=domains, inputs=_digest([commits.digest, files.digest]), environment=environment,
-                      caches=_digest(caches) if caches else None, base=base)
+                      caches=_digest(caches), base=base)
 
     def _part(self, what: str, label: str, text: str, read: Callable[[], dict[str, Value]]) -> _Part:
         found = self._parts.get((what, label, text))

@@ -1,9 +1,9 @@
 """What could explain that one build came out differently: everything it had that nobody who agrees had, best first.
 
 For one thing (a package, an input, a cache entry) the signers fall in two by a single question: had they what most of
-those who agree had, or something else? How much that question tells about who agrees is its separation: the information
-gain, as a share of what there is to know (1: it tells all; 0: nothing). Asking for the common value, not for each value,
-keeps things that differ everywhere (and so change nothing) from looking like perfect witnesses.
+those who agree had, or something else? How much that question tells about who agrees is its separation: the
+information gain, as a share of what there is to know (1: it tells all; 0: nothing). Asking for the common value, not
+for each value, keeps things that differ everywhere (and so change nothing) from looking like perfect witnesses.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Held:
 class Suspect:
     """Something that could be why builds differ.
 
-    ``where`` is a package's target, or which cache. ``agreed`` is what those who agree had, most common first (the first
-    few); ``own`` what those who do not had. ``also`` names others that changed in exactly the same way: packages of one
-    source, say. ``separation`` tells this signer and whoever built the same from those who agree; ``overall`` all
-    dissenters from all who agree; both are between 0 and 1. ``exact``: all who agree had one thing, and those who
+    ``where`` is a package's target, or which cache. ``agreed`` is what those who agree had, most common first (the
+    first few); ``own`` what those who do not had. ``also`` names others that changed in exactly the same way: packages
+    of one source, say. ``separation`` tells this signer and whoever built the same from those who agree; ``overall``
+    all dissenters from all who agree; both are between 0 and 1. ``exact``: all who agree had one thing, and those who
     built otherwise another.
     """
 
@@ -86,7 +86,7 @@ class Tally:
 
     def of(self, name: str) -> dict[Value | None, int]:
         """Value -> signers, None for those who had nothing of that name."""
-        held: dict[Value | None, int] = dict(self.counts.get(name, {}))
+        held: dict[Value | None, int] = dict(self.counts.get(name, {}).items())
         absent = self.known - sum(held.values())
         if absent:
             held[None] = absent
@@ -137,7 +137,7 @@ def suspects(own: Record, peers: Tallies, agreeing: Tallies, dissenting: Tallies
 
 
 def ranking(agreeing: Tallies, dissenting: Tallies) -> tuple[Suspect, ...]:
-    """Everything by how well it separates all who agree from all who do not, best first; what tells nothing is left out."""
+    """What separates all who agree from all who do not, best first; what tells nothing is left out."""
     found: list[Suspect] = []
     for domain, there in agreeing.items():
         here = dissenting.get(domain)
@@ -206,7 +206,7 @@ def _held(counts: Mapping[Value | None, int]) -> tuple[Held, ...]:
 
 
 def _rank(suspect: Suspect) -> tuple[object, ...]:
-    """Best first. Inputs before everything else, because other inputs are another build, not the same one gone wrong."""
+    """Best first. Inputs before all else: other inputs are another build, not the same one gone wrong."""
     return (not suspect.exact, suspect.kind not in _INPUTS, -round(suspect.separation, 9), -round(suspect.overall, 9),
             _KINDS.index(suspect.kind), tuple(Change).index(suspect.change), _relevance(suspect), suspect.where,
             suspect.name)

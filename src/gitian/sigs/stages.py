@@ -1,14 +1,13 @@
 """Where an input came from: an earlier stage of the same release, whose outputs other people (or the same) have signed.
 
-'bitcoin-osx-unsigned.tar.gz', an input of what makes the signed installer, is an output of '0.20.2rc1-osx-unsigned' under
-another name: so it is found by its hash. Releases of the same version are searched first, then those with names alike.
-What is found there is only what the assertions say; their signatures are not checked here.
+'bitcoin-osx-unsigned.tar.gz', an input of what makes the signed installer, is an output of '0.20.2rc1-osx-unsigned'
+under another name: so it is found by its hash. Releases of the same version are searched first, then those with names
+alike. What is found there is only what the assertions say; their signatures are not checked here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,11 +62,12 @@ def makers(places: Sequence[Place], release: str, name: str, hashes: Collection[
             (near if _version(said) == version else far).append((place, folder))
     budget = _Budget(files=_NEAR_FILES, size=FAR_BYTES * 2)
     for place, folder in near:
-        found += _made(place.tree, folder, hashes, budget, None if folder != release or place is not places[0] else name)
+        own = folder == release and place is places[0]
+        found += _made(place.tree, folder, hashes, budget, name if own else None)
     if found:
         return tuple(found)
     last = release.rsplit("/", 1)[-1]
-    far.sort(key=lambda item: -len(os.path.commonprefix([last, item[1].rsplit("/", 1)[-1]])))
+    far.sort(key=lambda item: -_alike(last, item[1].rsplit("/", 1)[-1]))
     budget = _Budget(files=FAR_FILES, size=FAR_BYTES)
     for place, folder in far:
         if budget.spent:
@@ -79,6 +79,12 @@ def makers(places: Sequence[Place], release: str, name: str, hashes: Collection[
 def _version(release: str) -> str:
     """What releases of one version have in common: '0.20.2rc1' of '0.20.2rc1-win-unsigned'."""
     return re.split(r"[-_]", release, maxsplit=1)[0]
+
+
+def _alike(one: str, other: str) -> int:
+    """How many letters they have in common at their start."""
+    return next((number for number, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+                min(len(one), len(other)))
 
 
 def _folders(where: SigsTree, folder: str) -> Iterator[str]:
