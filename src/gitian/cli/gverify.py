@@ -42,14 +42,16 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
               help="Weights of keys, and how much those who agree must weigh.")
 @click.option("--git-rev", "revision", metavar="REV", help="Verify what a revision of the git repository around DIR "
               "holds (a branch, a tag, FETCH_HEAD), without checking it out.")
+@click.option("--explain", "explained", is_flag=True, help="Say why those who differ do: other inputs, environment or "
+              "caches, an earlier stage, or a build that is not deterministic.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and remember nothing.")
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release: str, destination: str | None,
             compare_to: str | None, program: str | None, keyrings: tuple[Path, ...], only_keyring: bool, require: int,
-            policy_file: Path | None, revision: str | None, as_json: bool, no_cache: bool,
-            directory: Path | None) -> int:
+            policy_file: Path | None, revision: str | None, explained: bool, as_json: bool,
+            no_cache: bool, directory: Path | None) -> int:
     """Check who signed a release of DESCRIPTOR's package, and whether they agree.
 
     \b
@@ -72,10 +74,23 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
             prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
                     compare_to=compare_to, program=program, words=verbose, use_cache=not no_cache) as request:
         verdict = verify.verify_release(request, release, name)
+        explanation = None
+        if explained:
+            from gitian.cli import verdict_explain
+            from gitian.sigs import explain
+
+            # In a workspace an earlier stage is a package of its own, beside this one.
+            beside = Workspace.locate(directory, os.environ).sigs if destination is None and revision is None else None
+            explanation = explain.explain(verdict, verdict_explain.places(where, beside))
     if as_json:
-        click.echo(json.dumps(as_document(verdict), indent=2))
+        document = as_document(verdict)
+        if explanation is not None:
+            document["explanation"] = explain.document(explanation)
+        click.echo(json.dumps(document, indent=2))
     else:
         render(verdict, shown.rstrip("/") or "/", markup=markup, verbose=verbose)
+        if explanation is not None:
+            verdict_explain.render(explanation)
     return verdict.exit_code
 
 
