@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -113,24 +114,30 @@ def _communicate(process: subprocess.Popen[bytes], input: bytes | None, timeout:
 
     def drain(number: int, stream: IO[bytes]) -> None:
         size = 0
-        while piece := os.read(stream.fileno(), 65536):
-            size += len(piece)
-            if size > limit:
-                flooded.set()
-                kill_group(process)
-                return
-            pieces[number].append(piece)
+        # ValueError: the stream was closed meanwhile, because an heir of the program held it open and was given up.
+        with contextlib.suppress(ValueError, OSError):
+            while piece := os.read(stream.fileno(), 65536):
+                size += len(piece)
+                if size > limit:
+                    flooded.set()
+                    kill_group(process)
+                    return
+                pieces[number].append(piece)
 
     def feed(stream: IO[bytes], data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            stream.write(data)
-        with contextlib.suppress(BrokenPipeError):
+        # Past the stream's own buffer, whose lock would be held for as long as nobody reads.
+        with contextlib.suppress(OSError, ValueError):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(stream.fileno(), view[:65536]):]
+        with contextlib.suppress(OSError):
             stream.close()
 
-    threads = []
+    drains: dict[threading.Thread, IO[bytes]] = {}
     for number, stream in ((1, process.stdout), (2, process.stderr)):
         if stream is not None:
-            threads.append(threading.Thread(target=drain, args=(number, stream), daemon=True))
+            drains[threading.Thread(target=drain, args=(number, stream), daemon=True)] = stream
+    threads = list(drains)
     if input is not None and process.stdin is not None:
         threads.append(threading.Thread(target=feed, args=(process.stdin, input), daemon=True))
     for thread in threads:
@@ -142,10 +149,20 @@ def _communicate(process: subprocess.Popen[bytes], input: bytes | None, timeout:
         late = True
         kill_group(process)
         process.wait()
-    for thread in threads:
-        # A grandchild may hold the pipe open; what the program itself said is there within a moment.
-        thread.join(5)
+    idle = 0
+    # A grandchild may hold a pipe open. What the program itself said is in the pipes, or taken out of them already.
+    until = time.monotonic() + 10
+    while idle < 4 and time.monotonic() < until and any(thread.is_alive() for thread in drains):
+        for thread in drains:
+            thread.join(0.05)
+        idle = 0 if any(thread.is_alive() and _readable(stream) for thread, stream in drains.items()) else idle + 1
     return b"".join(pieces[1]), b"".join(pieces[2]), late, flooded.is_set()
+
+
+def _readable(stream: IO[bytes]) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    return any(event & select.POLLIN for _, event in poll.poll(0))
 
 
 @contextlib.contextmanager
@@ -190,8 +207,8 @@ def popen(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subproces
         if cwd is not None and not Path(cwd).is_dir():
             raise ProgramError(f"'{words[0]}' cannot start in '{cwd}': there is no such directory.") from error
         raise MissingToolError(f"The program '{words[0]}' cannot be started: {error.strerror}.") from error
-    except PermissionError as error:
-        raise ProgramError(f"'{words[0]}' may not be started: {error.strerror}.") from error
+    except OSError as error:
+        raise ProgramError(f"'{words[0]}' cannot be started: {error.strerror}.") from error
 
 
 def run_in_foreground(argv: Sequence[Argument], *, env: Mapping[str, str] | None = None,

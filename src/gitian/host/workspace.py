@@ -239,7 +239,7 @@ def mounted_below(path: Path) -> list[Path]:
     found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         point = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-        if point == top or point.startswith(top + b"/"):
+        if point == top or point.startswith(top.rstrip(b"/") + b"/"):
             found.append(Path(os.fsdecode(point)))
     return found
 
