@@ -28,7 +28,8 @@ def status_of(command: click.Command, name: str, arguments: list[str] | None) ->
     try:
         with signals_as_exceptions():
             outcome = command.main(args=arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:
         error.show()
