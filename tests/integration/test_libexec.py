@@ -78,6 +78,9 @@ def test_standard_input_is_passed_on(shell: Shell) -> None:
     # Neither an endless input nor an output that nobody wants holds us up.
     assert shell("yes | on-target head -n 1").stdout == b"y\n"
     assert shell("on-target yes | head -n 1").stdout == b"y\n"
+    # Nor are closed streams any reason to fail.
+    assert shell("on-target echo said <&-").stdout == b"said\n"
+    shell("on-target echo said <&- >&- 2>&-")
 
 
 def test_the_terminal_is_not_the_targets_to_steer(shell: Shell) -> None:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -79,7 +79,7 @@ def on_target(user: str | None, variables: str, directory: Path | None, command:
     return guest.pipe(["/bin/bash", "-c", " ".join(command)] if command else ["/bin/bash", "-s"],
                       user=_user(guest, user), env=_variables(variables),
                       stdin=None if terminal else lambda size: os.read(0, size),
-                      stdout=_passing_on(sys.stdout.buffer), stderr=_passing_on(sys.stderr.buffer))
+                      stdout=_passing_on(sys.stdout), stderr=_passing_on(sys.stderr))
 
 
 def _variables(text: str) -> dict[str, str]:
@@ -95,10 +95,13 @@ def _variables(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _passing_on(stream: BinaryIO) -> Callable[[bytes], None]:
+def _passing_on(to: TextIO | None) -> Callable[[bytes], None]:
     """A sink for what the target says: byte for byte, but onto a terminal as text that cannot steer it."""
     from gitian.host.progress import plain
 
+    if to is None:  # closed by whoever started us
+        return lambda data: None
+    stream = to.buffer
     if not stream.isatty():
         def raw(data: bytes) -> None:
             stream.write(data)
