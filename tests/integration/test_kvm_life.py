@@ -118,6 +118,22 @@ def test_kept_found_again_stopped_and_its_disk_used_once_more(images: Path, tmp_
     assert kvm_kit.left_behind(tmp_path) == []
 
 
+def test_frozen_and_started_from(images: Path, tmp_path: Path) -> None:
+    guest = BACKEND.start(kvm_kit.request(tmp_path, images))
+    guest.run(["sh", "-c", "echo installed >/usr/local/layer"], user="root")
+    guest.freeze(tmp_path / "layer.partial")
+    assert kvm_kit.left_behind(tmp_path) == []
+    (tmp_path / "layer.partial").rename(tmp_path / "layer")
+    before = (tmp_path / "layer" / "disk.qcow2").read_bytes()
+    with kvm_kit.running(tmp_path, images, layer=tmp_path / "layer") as above:
+        assert above.run(["cat", "/usr/local/layer"]).stdout == b"installed\n"
+        above.run(["sh", "-c", "echo changed >/usr/local/layer && sync"], user="root")
+        # A reboot in between would have mended what an end in disorder leaves in a journal.
+        assert b"recovery" not in above.run(["dmesg"], user="root").stdout
+    assert (tmp_path / "layer" / "disk.qcow2").read_bytes() == before
+    assert kvm_kit.left_behind(tmp_path) == []
+
+
 def test_a_kept_guest_that_was_killed_leaves_nothing(images: Path, tmp_path: Path) -> None:
     guest = BACKEND.start(kvm_kit.request(tmp_path, images, keep=True))
     guest.close(keep=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from gitian.errors import GitianError, GuestError, ImageError
+from gitian.errors import GitianError, GuestError, HostError, ImageError
 from gitian.guest import kvm_start, session, ssh
 from gitian.guest.kvm_start import Place
 from gitian.guest.protocol import UMASK, USER_ID, Limits, Result, StartRequest, contract_environment
@@ -143,6 +143,18 @@ class KvmGuest:
         session.end(self._place.workspace, self._record, overlay=overlay)
         if self._running is not None:
             process.end(self._running, patience=0)
+
+    def freeze(self, directory: Path) -> None:
+        """End the guest in good order and make its disk a layer; see the protocol."""
+        overlay = self._record.overlay[0]
+        self.stop(overlay=False)
+        try:
+            directory.mkdir(mode=0o700)
+            overlay.rename(kvm_start.layer_disk(directory))
+        except OSError as error:
+            raise HostError(f"The layer '{directory}' cannot be made: {error.strerror}.") from error
+        finally:
+            session.remove([overlay])
 
     def _leave(self) -> None:
         self._over.set()

@@ -134,26 +134,42 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def layer_disk(layer: Path) -> Path:
+    """A layer's disk, which lies over the base image."""
+    return layer / "disk.qcow2"
+
+
 def _make_overlay(request: StartRequest, overlay: Path) -> int:
     """Make the overlay, or find the last target's again; the disk's size in bytes."""
     image = request.image.resolve()
     if not request.fresh and overlay.is_file():
-        about = _info(overlay)
-        if about.get("full-backing-filename") == str(image) \
-                and overlay.stat().st_mtime >= image.stat().st_mtime:
-            return int(about["virtual-size"])
-        progress.say("The last target was made from another base image; starting from the base image.")
+        size = _usable(overlay, image)
+        if size is not None:
+            return size
+        progress.say("The last target was made from what is no longer there; starting from the base image.")
+    below = layer_disk(request.layer).resolve() if request.layer is not None else image
     session.remove([overlay])
-    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image), str(overlay)])
-    return int(_info(overlay)["virtual-size"])
+    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(below), str(overlay)])
+    size = _usable(overlay, image)
+    if size is None:
+        raise ImageError(f"'{below}' is no disk over the base image '{image}', or that one is from the future.",
+                         hint="Make the base image again; build with --no-layers.")
+    return size
 
 
-def _info(disk: Path) -> dict[str, str]:
+def _usable(overlay: Path, image: Path) -> int | None:
+    """The size of an overlay's disk, if what it lies over is all there, down to an image that is no younger."""
+    done = process.run(["qemu-img", "info", "-U", "--backing-chain", "--output=json", str(overlay)], check=False)
+    if done.status != 0:
+        return None
     try:
-        found = json.loads(process.run(["qemu-img", "info", "-U", "--output=json", str(disk)]).stdout)
-    except ValueError as error:
-        raise ProgramError(f"What 'qemu-img info' says of '{disk}' cannot be understood.") from error
-    return dict(found)
+        chain = json.loads(done.stdout)
+        bottom = Path(chain[-1]["filename"])
+        if bottom.resolve() != image or any(disk["format"] != "qcow2" for disk in chain):
+            return None
+        return int(chain[0]["virtual-size"]) if overlay.stat().st_mtime >= image.stat().st_mtime else None
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        raise ProgramError(f"What 'qemu-img info' says of '{overlay}' cannot be understood.") from error
 
 
 def _write_private(place: Place, request: StartRequest, key: ssh.Key, host_key: ssh.Key) -> None:
