@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.server
 import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gitian.errors import FetchError, InputError
-from gitian.host import progress
+from gitian.host import process, progress
 from gitian.inputs import git as inputs_git
 from gitian.inputs.git import Fetching, InputRemote, check_out
 from gitian.inputs.urls import locate, of_submodule
@@ -681,3 +684,35 @@ def test_nothing_is_said_on_standard_output(upstream: Path, inputs: Path, capfd:
     finally:
         progress.set_quiet(False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_killed_at_any_moment(upstream: Path, tmp_path: Path, inputs: Path) -> None:
+    """Whatever is left, the next run comes to the same end."""
+    first = git(upstream, "rev-parse", "v1^{commit}")
+    top = tmp_path / "top"
+    make(top, {f"directory/{number}": "x" * number for number in range(300)})
+    one = with_submodule(top, "lib", "../upstream", first)
+    two = with_submodule(top, "another", "../upstream", git(upstream, "rev-parse", "master"))
+    text = ("import sys\nfrom pathlib import Path\nfrom gitian.inputs.git import Fetching, check_out, sweep\n"
+            "inputs = Path(sys.argv[1])\nprint('ready', flush=True)\nsweep(inputs)\n"
+            "check_out(sys.argv[2], 'foo', sys.argv[3], inputs=inputs, fetching=Fetching())\n")
+    for number in range(8):
+        running = subprocess.Popen([sys.executable, "-c", text, inputs, top, (one, two)[number % 2]],
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+        assert running.stdout is not None
+        with running.stdout:
+            assert running.stdout.readline() == b"ready\n"
+            time.sleep(0.02 * number)
+            running.kill()
+            running.wait()
+
+    def swept() -> bool:
+        inputs_git.sweep(inputs)
+        return not list(inputs.glob(".partial*"))
+
+    assert process.wait_until(swept, 60), "git's own children outlive their parent, but for a moment only"
+    for wanted, expected in ((one, ["lib"]), (two, ["another", "lib"])):
+        assert obtain(top, wanted, inputs).commit == wanted
+        assert git(inputs / "foo", "status", "--porcelain") == ""
+        assert [name for name in ("another", "lib") if (inputs / "foo" / name / "README").exists()] == expected
+    assert [path.name for path in inputs.iterdir()] == ["foo"]

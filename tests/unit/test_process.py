@@ -133,6 +133,17 @@ def test_an_exception_ends_the_program_and_its_children(tmp_path: Path) -> None:
     assert process.wait_until(lambda: gone(int(child.read_text())), 30)
 
 
+def test_a_tied_program_does_not_outlive_us(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    text = ("from gitian.host import process\n"
+            f"process.run(['sh', '-c', 'echo $$ > {child}.new; mv {child}.new {child}; sleep 600'], tied=True)")
+    parent = process.popen(python(text), env={"PYTHONPATH": ":".join(sys.path)})
+    assert process.wait_until(child.exists, 60)
+    parent.kill()
+    parent.wait()
+    assert process.wait_until(lambda: gone(int(child.read_text())), 30)
+
+
 def test_a_program_that_ignores_the_polite_signal(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     running = process.popen(["sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 1; done"])

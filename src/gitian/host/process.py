@@ -80,18 +80,19 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def run(argv: Sequence[Argument], *, input: bytes | None = None, cwd: Path | None = None,
         env: Mapping[str, str] | None = None, timeout: float | None = None, check: bool = True,
-        limit: int = OUTPUT_LIMIT, new_session: bool = True, umask: int = -1) -> Completed:
+        limit: int = OUTPUT_LIMIT, new_session: bool = True, umask: int = -1, tied: bool = False) -> Completed:
     """Run a program to its end and collect what it says.
 
     ``env`` is added to :func:`environment`. ``timeout`` in seconds; ``umask`` -1 leaves it as ours is. With ``check``,
     an exit status other than zero is a ProgramError. The program is its own session, so that Ctrl-C reaches us alone
-    and we end it in good order.
+    and we end it in good order; ``tied`` has the kernel end it when we are killed (for what writes where a later run
+    will write).
 
     Raises MissingToolError when there is no such program, ProgramError when it fails, takes longer than ``timeout`` or
     says more than ``limit`` bytes.
     """
     with start(argv, stdin=PIPE if input is not None else DEVNULL, stdout=PIPE, stderr=PIPE, cwd=cwd, env=env,
-               new_session=new_session, umask=umask) as process:
+               new_session=new_session, umask=umask, tied=tied) as process:
         out, err, late, flooded = _communicate(process, input, timeout, limit)
     name = str(argv[0])
     if late:
@@ -169,14 +170,14 @@ def _readable(stream: IO[bytes]) -> bool:
 def start(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subprocess.DEVNULL,
           stdout: int | IO[bytes] | None = None, stderr: int | IO[bytes] | None = None, cwd: Path | None = None,
           env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = (),
-          new_session: bool = True, umask: int = -1) -> Iterator[subprocess.Popen[bytes]]:
+          new_session: bool = True, umask: int = -1, tied: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program and hand it to the ``with`` block; whatever happens there, it is ended and reaped afterwards.
 
     When the block ends normally the program is waited for; when it ends by an exception the program's whole process
     group is ended: SIGTERM, and SIGKILL three seconds later. Raises MissingToolError.
     """
     process = popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, pass_fds=pass_fds,
-                    new_session=new_session, umask=umask)
+                    new_session=new_session, umask=umask, tied=tied)
     try:
         yield process
         process.wait()
@@ -193,15 +194,18 @@ def start(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subproces
 def popen(argv: Sequence[Argument], *, stdin: int | IO[bytes] | None = subprocess.DEVNULL,
           stdout: int | IO[bytes] | None = None, stderr: int | IO[bytes] | None = None, cwd: Path | None = None,
           env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = (),
-          new_session: bool = True, umask: int = -1) -> subprocess.Popen[bytes]:
+          new_session: bool = True, umask: int = -1, tied: bool = False) -> subprocess.Popen[bytes]:
     """Start a program that the caller itself ends with :func:`end`. Raises MissingToolError."""
     from gitian.host import tools
 
     merged = environment(env)
     words = [str(word) for word in argv]
+    whole = [tools.find(words[0], merged["PATH"]), *words[1:]]
+    if tied:  # prctl(2), PR_SET_PDEATHSIG: the child must ask for it itself, after the fork
+        whole = [tools.find("setpriv"), "--pdeathsig", "KILL", "--", *whole]
     try:
         return subprocess.Popen(
-            [tools.find(words[0], merged["PATH"]), *words[1:]], stdin=stdin, stdout=stdout, stderr=stderr,
+            whole, stdin=stdin, stdout=stdout, stderr=stderr,
             cwd=cwd, env=merged, pass_fds=pass_fds, start_new_session=new_session, close_fds=True, umask=umask)
     except FileNotFoundError as error:
         if cwd is not None and not Path(cwd).is_dir():

@@ -70,7 +70,7 @@ def run_git(words: Sequence[str | Path], *, protocols: str = "", cwd: Path = Pat
             check: bool = True, limit: int = process.OUTPUT_LIMIT) -> process.Completed:
     """Run git with our settings, umask 022 (a checkout must not depend on the user's) and nobody's configuration."""
     return process.run(["git", *_OPTIONS, *words], env=environment(protocols or "none"), cwd=cwd, input=input,
-                       check=check, limit=limit, umask=0o022)
+                       check=check, limit=limit, umask=0o022, tied=True)
 
 
 def last_words(done: process.Completed) -> str:
@@ -224,7 +224,7 @@ class Repository:
             raise self.unusable(last_words(listed))
         words = ["git", *_OPTIONS, f"--git-dir={self.git_dir}", "cat-file", "--batch", "--buffer"]
         with process.start(words, stdin=process.PIPE, stdout=process.PIPE, stderr=process.DEVNULL,
-                           env=environment("none"), cwd=Path("/")) as batch:
+                           env=environment("none"), cwd=Path("/"), tied=True) as batch:
             assert batch.stdin is not None and batch.stdout is not None
             feeder = threading.Thread(target=_feed, args=(batch, listed.stdout), daemon=True)
             feeder.start()
