@@ -35,7 +35,8 @@ def make(store: LayerStore, one: LayerRecord, used: int | None = None) -> Path:
 
 def test_every_ingredient_counts() -> None:
     base: dict[str, Any] = {"packages": ["a", "b"], "base": "x", "repositories": []}
-    others: list[dict[str, Any]] = [{**base, "packages": ["b", "a"]}, {**base, "base": "y"}, {**base, "repositories": [["s", "deb u s", []]]}]
+    others: list[dict[str, Any]] = [
+        {**base, "packages": ["b", "a"]}, {**base, "base": "y"}, {**base, "repositories": [["s", "deb u s", []]]}]
     assert len({intent_of(one) for one in (base, *others)}) == 4
     assert intent_of(base) == intent_of(dict(reversed(list(base.items()))))
 
