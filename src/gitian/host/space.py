@@ -23,10 +23,10 @@ def free(path: Path) -> int:
 
 
 def require_room(path: Path, size: int, why: str) -> None:
-    """Raise HostError when fewer than ``size`` bytes are free for ``why`` ('the base image', 'the copy of ...')."""
+    """Raise HostError when fewer than ``size`` bytes are free; ``why`` says for what ('the base image')."""
     room = free(path)
     if room < size:
         from gitian.host.progress import amount
 
-        raise HostError(f"There is too little room on the disk of '{path}' for {why}: {amount(room)} free, "
-                        f"{amount(size)} needed.", hint="Make room there, or choose a place elsewhere.")
+        raise HostError(f"There is too little room on the disk of '{path}': {amount(room)} free, {amount(size)} needed "
+                        f"({why}).", hint="Make room there, or choose a place elsewhere.")
