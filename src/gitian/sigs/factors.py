@@ -55,7 +55,7 @@ class Suspect:
     first few); ``own`` what those who do not had. ``also`` names others that changed in exactly the same way: packages
     of one source, say. ``separation`` tells this signer and whoever built the same from those who agree; ``overall``
     all dissenters from all who agree; both are between 0 and 1. ``exact``: all who agree had one thing, and those who
-    built otherwise another.
+    built otherwise another. ``spread``: how many different things all dissenters had.
     """
 
     kind: Kind
@@ -67,6 +67,7 @@ class Suspect:
     separation: float
     overall: float
     exact: bool
+    spread: int
     also: tuple[str, ...] = ()
 
 
@@ -196,7 +197,7 @@ def _suspect(domain: Domain, name: str, own: Mapping[Value | None, int], agreed:
     return Suspect(kind=kind, where=where, name=name, change=change, own=_held(own), agreed=_held(agreed),
                    separation=separation(whole, agreed[common], sum(peers.values()), peers.get(common, 0)),
                    overall=separation(whole, agreed[common], sum(dissenting.values()), dissenting.get(common, 0)),
-                   exact=len(agreed) == 1 and common not in peers)
+                   exact=len(agreed) == 1 and common not in peers, spread=len(dissenting))
 
 
 def _held(counts: Mapping[Value | None, int]) -> tuple[Held, ...]:
@@ -208,8 +209,8 @@ def _held(counts: Mapping[Value | None, int]) -> tuple[Held, ...]:
 def _rank(suspect: Suspect) -> tuple[object, ...]:
     """Best first. Inputs before all else: other inputs are another build, not the same one gone wrong."""
     return (not suspect.exact, suspect.kind not in _INPUTS, -round(suspect.separation, 9), -round(suspect.overall, 9),
-            _KINDS.index(suspect.kind), tuple(Change).index(suspect.change), _relevance(suspect), suspect.where,
-            suspect.name)
+            suspect.spread, _KINDS.index(suspect.kind), tuple(Change).index(suspect.change), _relevance(suspect),
+            suspect.where, suspect.name)
 
 
 def _relevance(suspect: Suspect) -> int:
@@ -234,7 +235,7 @@ def _family(suspect: Suspect) -> object:
     if suspect.kind not in (Kind.PACKAGE, Kind.CACHE):
         return suspect.kind, suspect.where, suspect.name
     alike = (suspect.kind, suspect.where, suspect.change, suspect.exact, round(suspect.separation, 9),
-             round(suspect.overall, 9))
+             round(suspect.overall, 9), suspect.spread)
     if suspect.kind is Kind.PACKAGE and suspect.change is Change.CHANGED:
         # One source makes many packages of one version. Without a version there is nothing to tell them by.
         versions = tuple(_versions(suspect))
