@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(sys.executable).parent
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,8 @@ class Commands:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         kept = {name: os.environ[name] for name in ("TMPDIR", "http_proxy", "https_proxy") if name in os.environ}
-        return {**kept, "no_proxy": "127.0.0.1,localhost", "PATH": f"{SCRIPTS}:{system}", "HOME": str(self.home),
+        return {**kept, "no_proxy": "127.0.0.1,localhost", "PATH": f"{SCRIPTS}:{SYSTEM_PATH}", "HOME": str(self.home),
                 "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT / "src"), **self.extra, **(extra or {})}
 
     def start(self, *words: str | Path, cwd: Path | None = None,

@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +26,7 @@ from gitian.images.lookup import find_image
 from gitian.images.sources import Source, SourceOptions, find_sources
 from tests.fakes import tiny_distro
 from tests.fakes.archive import Archive, make_deb
-from tests.integration.conftest import Commands, made
+from tests.integration.conftest import ROOT, SYSTEM_PATH, Commands, made
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="reads files that shifted ids own")
 
@@ -107,10 +109,55 @@ def test_a_tiny_ubuntu_made_twice_is_the_same(commands: Commands, tiny: Archive,
         assert "wget_1.0+security_all.deb" in installed  # the security pocket counts
         check_contract(image, "ubuntu")
 
-        # The same again, an hour later as far as files go, by another hand and in another time zone.
+        # The same again, by another hand, in another time zone, and where apt's own user gets through, or does not.
         lxc.remove(image)
-        make_tiny(commands, tiny, room, uri=uri, env={"TZ": "Asia/Tokyo", "LANG": "de_DE.UTF-8", "USER": "other"})
-        assert tarball.read_bytes() == before
+        for mode in (0o755, 0o700):
+            with tempfile.TemporaryDirectory(dir="/tmp") as other:
+                Path(other).chmod(mode)
+                try:
+                    make_tiny(commands, tiny, Path(other), uri=uri,
+                              env={"TZ": "Asia/Tokyo", "LANG": "de_DE.UTF-8", "USER": "other"})
+                    assert (Path(other) / tarball.name).read_bytes() == before, f"{mode:o}"
+                finally:
+                    lxc.remove(Path(other) / image.name)
+
+
+@pytest.mark.lxc
+@needs_root
+def test_without_root_rights_it_makes_the_same(commands: Commands, tiny: Archive, room: Path) -> None:
+    """A user with subordinate ids, whom this machine does not have: files of /etc are replaced for him alone."""
+    with tiny.serve() as uri, tempfile.TemporaryDirectory(dir="/tmp") as place:
+        home = Path(place)
+        home.chmod(0o755)
+        shutil.copy(tiny.keyring, home / "key.gpg")
+        (home / "passwd").write_text(Path("/etc/passwd").read_text() + f"tester:x:1234:1234::{home}/home:/bin/sh\n")
+        (home / "subids").write_text("tester:300000:65536\n")
+        for name in ("home", "images"):
+            (home / name).mkdir()
+            os.chown(home / name, 1234, 1234)
+        # The interpreter that runs this test may lie where a user cannot get at it; the machine's own does not.
+        libraries = ":".join([str(ROOT / "src"), *(path for path in sys.path if path.endswith("-packages"))])
+        user = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "env", "-i", f"PATH={SYSTEM_PATH}",
+                f"HOME={home}/home", f"PYTHONPATH={libraries}", "no_proxy=127.0.0.1", "PYTHONDONTWRITEBYTECODE=1",
+                f"GITIAN_IMAGES={home}/images", "/usr/bin/python3"]
+        probe = subprocess.run([*user, "-c", "import click, gitian.cli.main"], cwd=home, check=False,
+                               stdin=subprocess.DEVNULL, capture_output=True)
+        if probe.returncode != 0:
+            pytest.skip(f"an ordinary user cannot run gitian from here: {probe.stderr[-200:].decode()}")
+        script = ("set -e; mount --make-rprivate /; mount --bind subids /etc/subuid; mount --bind subids /etc/subgid; "
+                  'mount --bind passwd /etc/passwd; cd home; exec "$@"')
+        make = [*user, "-m", "gitian.cli.main", "make-base-vm", "--suite", "noble", "--lxc", "--mirror", uri,
+                "--keyring", f"{home}/key.gpg"]
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *make], cwd=home, check=False,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr.decode()
+        image = home / "images/base-noble-amd64"
+        assert image.stat().st_uid == 300000
+        check_contract(image, "ubuntu")
+        assert leftovers(home / "images") == ["base-noble-amd64", "base-noble-amd64.json", "base-noble-amd64.tar"]
+        make_tiny(commands, tiny, room, uri=uri)
+        assert sha256(home / "images/base-noble-amd64.tar") == sha256(room / "base-noble-amd64.tar")
+        lxc.remove(image)
 
 
 def check_contract(image: Path, user: str) -> None:

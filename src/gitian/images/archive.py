@@ -91,7 +91,9 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
     for name in ("lists/partial", "archives/partial", "empty"):
         (directory / name).mkdir(parents=True)
     (directory / "status").write_bytes(b"")
-    lines = [source.host_line(arch, keyrings) for source in sources]
+    # apt fetches as a user of its own, who may not get at the originals.
+    copies = [copy_keyring(keyring, directory, f"keyring-{number}") for number, keyring in enumerate(keyrings)]
+    lines = [source.host_line(arch, copies) for source in sources]
     (directory / "sources.list").write_text("\n".join(lines) + "\n")
     (directory / "apt.conf").write_text(_configuration(directory, arch))
     _with_patience(["apt-get", "--quiet", "--error-on=any", "update"], directory, sources, None)
@@ -107,8 +109,17 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
                                     sha256=sha256_file(path)))
         origins.append(fields.get("Origin", ""))
         dates.append(int(date.timestamp()))
-    return Indices(directory=directory, arch=arch, sources=tuple(sources), keyrings=tuple(keyrings),
+    return Indices(directory=directory, arch=arch, sources=tuple(sources), keyrings=tuple(copies),
                    releases=tuple(releases), origins=tuple(origins), epoch=max(dates))
+
+
+def copy_keyring(keyring: Path, directory: Path, stem: str) -> Path:
+    """A copy that everybody can read, under a name that apt reads: .asc for armoured keys, .gpg for others."""
+    data = keyring.read_bytes()
+    copy = directory / f"{stem}.{'asc' if data.lstrip().startswith(b'-----BEGIN') else 'gpg'}"
+    copy.write_bytes(data)
+    copy.chmod(0o644)
+    return copy
 
 
 def release_file(lists: Path, source: Source) -> Path:
@@ -182,7 +193,7 @@ def _configuration(directory: Path, arch: str) -> str:
         "Dir::Etc::netrcparts": f"{directory}/empty", "Dir::State": str(directory),
         "Dir::State::lists": f"{directory}/lists", "Dir::State::status": f"{directory}/status",
         "Dir::Cache": f"{directory}", "Dir::Cache::archives": f"{directory}/archives", "Dir::Log": f"{directory}",
-        "APT::Architecture": arch, "APT::Architectures": arch, "APT::Sandbox::User": "root",
+        "APT::Architecture": arch, "APT::Architectures": arch,
         "Acquire::Languages": "none", "Acquire::PDiffs": "false", "Acquire::Retries": "3",
         "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
         "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",

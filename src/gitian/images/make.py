@@ -58,12 +58,14 @@ def make_image(request: MakeRequest) -> Made:
         raise UsageError(f"The keyring '{request.keyring}' is not a file.")
     with files.lock():
         _refuse_existing(path)
+        lxc.remove(files.partial_root)
         lxc.remove(files.partial)
         files.partial.mkdir(mode=0o755)
         try:
             return _make(request, files, suite, path)
         finally:
             _clear(files.partial)
+            _clear(files.partial_root)
 
 
 def _clear(partial: Path) -> None:
@@ -95,19 +97,19 @@ def _make(request: MakeRequest, files: ImageFiles, suite: str, path: Path) -> Ma
     if record is None:
         record, indices = _fresh(request, files, suite, scratch)
     if request.backend == "lxc":
-        record = _adopt_lxc(files, record, scratch)
+        record = _adopt_lxc(files, record)
     else:
         record = _adopt_kvm(request, files, record, indices, scratch)
     return Made(path=path, tarball=files.tarball, record=record, adopted=adopted)
 
 
-def _adopt_lxc(files: ImageFiles, record: ImageRecord, scratch: Path) -> ImageRecord:
+def _adopt_lxc(files: ImageFiles, record: ImageRecord) -> ImageRecord:
     with progress.step(f"Unpacking {files.lxc.name}"):
-        image = lxc.adopt(files.tarball, record.tarball_sha256, scratch / files.lxc.name)
+        image = lxc.adopt(files.tarball, record.tarball_sha256, files.partial_root)
     record = replace(record, lxc=image.to_record())
     # A record of an image that is not there yet does no harm; an image without a record would.
     files.write_record(record)
-    (scratch / files.lxc.name).rename(files.lxc)
+    files.partial_root.rename(files.lxc)
     return record
 
 

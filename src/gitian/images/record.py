@@ -59,6 +59,14 @@ class ImageFiles:
         """A directory for everything unfinished; whatever is in it when nobody holds the lock is rubbish."""
         return self.directory / f".{self.name}.partial"
 
+    @property
+    def partial_root(self) -> Path:
+        """The root filesystem while it is unpacked.
+
+        It lies beside its place: whoever does not own a directory may rename it within its parent, but not move it.
+        """
+        return self.directory / f".{self.name}.partial-root"
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only one who makes or adopts this image. Raises BusyError at once."""

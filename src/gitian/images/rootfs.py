@@ -108,17 +108,20 @@ def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path
     # In a user namespace the chroot's root is a subordinate id, which must get through to it.
     for place in (scratch.parent, scratch, work):
         place.chmod(0o755)
+    trust = []
+    if request.keyring is not None:
+        copy = archive.copy_keyring(request.keyring, scratch, "gitian-archive")
+        trust = [f"--customize-hook=copy-in {shlex.quote(str(copy))} /etc/apt/trusted.gpg.d"]
     argv = ["mmdebstrap", f"--mode={'root' if root else 'unshare'}", "--variant=minbase", "--format=tar",
             f"--architectures={request.arch}", f"--include={','.join(request.packages)}",
-            "--skip=update", "--skip=cleanup/apt/lists",
+            "--skip=update", "--skip=cleanup/apt",
             *(f"--aptopt={name} \"{value}\"" for name, value in archive.proxies().items()),
             '--aptopt=Acquire::Retries "5"', '--aptopt=Acquire::Languages "none"',
             '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io",
             # Ours stays: mmdebstrap would remove it as its own in the end.
             "--skip=chroot/policy-rc.d", f"--setup-hook={_POLICY}",
             f"--setup-hook=sync-in {shlex.quote(str(indices.lists))} /var/lib/apt/lists",
-            *([f"--customize-hook=copy-in {shlex.quote(str(_named_keyring(request.keyring, scratch)))} "
-               "/etc/apt/trusted.gpg.d"] if request.keyring else []),
+            *trust,
             f"--customize-hook={customize_script(request)}",
             f"--customize-hook=download /var/lib/dpkg/status {shlex.quote(str(status))}",
             request.suite, str(tarball),
@@ -135,16 +138,6 @@ def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path
         while piece := os.read(running.stdout.fileno(), 65536):
             tail(piece)
     return None if running.returncode == 0 else tail.lines(200)
-
-
-def _named_keyring(keyring: Path, scratch: Path) -> Path:
-    """A copy under a name that apt reads: .asc for armoured keys, .gpg for others."""
-    data = keyring.read_bytes()
-    suffix = "asc" if data.lstrip().startswith(b"-----BEGIN") else "gpg"
-    copy = scratch / f"gitian-archive.{suffix}"
-    copy.write_bytes(data)
-    copy.chmod(0o644)
-    return copy
 
 
 def customize_script(request: RootRequest) -> str:
@@ -197,7 +190,19 @@ rm -f "$root"/etc/ssh/ssh_host_*
 # A chroot that never booted has none; a guest whose init makes one gets its own.
 rm -f "$root/var/lib/dbus/machine-id"
 put /etc/machine-id < /dev/null
-{_list_moves(request.indices)}rm -rf "$root"/var/lib/apt/lists/auxfiles
+{_list_moves(request.indices)}cd "$root/var/lib/apt/lists"
+rm -rf auxfiles lock "$root/var/cache/apt/archives"
+cd - > /dev/null
+# apt gives these to its own user, or not, as that user could reach this place while the root filesystem was made.
+for place in /var/lib/apt/lists/partial /var/cache/apt/archives/partial; do
+  rm -rf "$root$place"
+  mkdir -p "$root$place"
+  chown 0:0 "$root$place"
+  chmod 700 "$root$place"
+done
+# What was copied in belongs to whoever runs this.
+chown -R 0:0 "$root/var/lib/apt/lists" "$root/etc/apt"
+chmod 755 "$root/var/lib/apt/lists"
 rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
 rm -rf "$root"/var/cache/apt/*.bin "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 rm -f "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/subuid- \\
