@@ -269,6 +269,17 @@ def test_what_differs_in_only_some_of_those_who_built_the_same_comes_later() -> 
     assert [suspect.exact for suspect in found] == [True, False]
 
 
+def test_other_inputs_come_before_what_follows_from_them() -> None:
+    """Another descriptor installs other packages: whoever fixes that first has fixed the rest."""
+    bad = _with(_with(_with(BASE, "packages", "gcc-12", "99"), "files", "pkg-desc.yml", "other"), "cache", "x", "y")
+    # Another dissenter shares the packages alone, so that these separate the whole group better.
+    builds = {"a": BASE, "b": BASE, "c": replace(bad, out={"pkg.tar.gz": "bad"}),
+              "d": replace(_with(BASE, "packages", "gcc-12", "99"), out={"pkg.tar.gz": "worse"})}
+    found = why(builds, "c")
+    assert [suspect.name for suspect in found.suspects] == ["pkg-desc.yml", "gcc-12", "x"]
+    assert (found.cause, found.certain) == (Cause.INPUTS, False)
+
+
 def test_two_dissenters_with_two_causes_each_have_their_own() -> None:
     builds = {"a": BASE, "b": BASE, "c": BASE,
               "d": replace(_with(BASE, "packages", "gcc-12", "99"), out={"pkg.tar.gz": "bad"}),
@@ -360,6 +371,14 @@ def test_who_has_no_valid_signature_is_no_witness() -> None:
     assert [suspect.name for suspect in explanation.ranking] == ["gcc-12"]
     assert not by_name["liar-0"].counts
     assert "liar-0 (NO KEY: the signature does not count): " in said(explanation)
+
+
+def test_who_has_no_valid_signature_exonerates_nothing() -> None:
+    guilty = _with(BASE, "packages", "gcc-12", "99")
+    builds = {"a": BASE, "b": BASE, "c": replace(guilty, out={"pkg.tar.gz": "bad"}), "liar": guilty}
+    explanation = explain(judged(builds, not_counting=["liar"]))
+    assert [suspect.name for suspect in explanation.dissents[0].diagnosis.suspects] == ["gcc-12"]
+    assert len(explanation.agreement.environments) == 1
 
 
 def test_without_any_key_what_the_files_say_is_compared() -> None:
