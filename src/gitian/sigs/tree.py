@@ -28,10 +28,14 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One name in a folder. ``name`` is the file system's, undecodable bytes as surrogates (os.fsdecode)."""
+    """One name in a folder. ``name`` is the file system's, undecodable bytes as surrogates (os.fsdecode).
+
+    ``link``: it is a link to what ``kind`` says.
+    """
 
     name: str
     kind: Kind
+    link: bool = False
 
 
 class TreeError(Exception):
@@ -105,7 +109,7 @@ class DirectoryTree:
                 for entry in found:
                     if len(entries) >= ENTRIES_LIMIT:
                         raise TooLarge(f"has more than {ENTRIES_LIMIT} entries")
-                    entries.append(Entry(name=entry.name, kind=self._kind(entry)))
+                    entries.append(Entry(name=entry.name, kind=self._kind(entry), link=entry.is_symlink()))
         except FileNotFoundError:
             raise Missing("does not exist") from None
         except NotADirectoryError:

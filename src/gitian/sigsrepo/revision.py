@@ -47,7 +47,8 @@ class RevisionTree:
             names = self._folder(entry)
             if len(names) > ENTRIES_LIMIT:
                 raise TooLarge(f"has more than {ENTRIES_LIMIT} entries")
-            found = [Entry(name=name, kind=self._kind(path, each)) for name, each in names.items()]
+            found = [Entry(name=name, kind=self._kind(path, each), link=each.mode & _TYPE == _LINK)
+                     for name, each in names.items()]
         return tuple(sorted(found, key=lambda each: each.name.encode(errors="surrogateescape")))
 
     def read(self, path: str, limit: int) -> bytes:
