@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -85,12 +86,16 @@ class SourceOptions:
 
 def check_uri(uri: str) -> None:
     """Refuse what cannot be an archive's address, before it gets into a sources.list. Raises UsageError."""
-    parts = urllib.parse.urlsplit(uri)
-    good = (parts.scheme in _SCHEMES and re.fullmatch(r"[!-~]+", uri) is not None
-            and not set(uri) & set("[]#\"'\\<>|") and not parts.query)
-    if good:
-        good = bool(parts.hostname) if parts.scheme in ("http", "https") else \
-            not parts.netloc and parts.path.startswith("/")
+    good = False
+    with contextlib.suppress(ValueError):  # a port or a bracketed address that is none
+        parts = urllib.parse.urlsplit(uri)
+        good = (parts.scheme in _SCHEMES and re.fullmatch(r"[!-~]+", uri) is not None
+                and not set(uri) & set("#\"'\\<>|") and not set(parts.path) & set("[]") and not parts.query
+                and (parts.port is None or parts.port > 0))
+        if parts.scheme in ("http", "https"):
+            good = good and bool(parts.hostname)
+        else:
+            good = good and not parts.netloc and parts.path.startswith("/")
     if not good:
         raise UsageError(f"'{uri}' cannot be a mirror's address.",
                          hint="For example: http://HOST/PATH, https://HOST/PATH, file:/PATH or copy:/PATH.")
