@@ -109,7 +109,7 @@ def _usable(store: LayerStore, intent: str, *, offline: bool) -> Layer | None:
 
 def _indices(guest: Guest, sources: tuple[SourceLine, ...], request: TargetRequest) -> tuple[Index, ...] | None:
     """The signed indices that this guest's packages came from, as they are to be asked for the next time."""
-    answer = guest.run(["sh", "-c", f"cd {_LISTS} && sha256sum -- *InRelease"], user="root", check=False,
+    answer = guest.run(["sh", "-c", "sha256sum -- *Release"], user="root", cwd=_LISTS, check=False,
                        limit=2**20).stdout
     digests = {}
     for line in answer.decode(errors="replace").splitlines():

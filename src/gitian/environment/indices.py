@@ -34,16 +34,14 @@ class SourceLine:
     uri: str
     suite: str
 
-    @property
-    def url(self) -> str:
-        """Where its InRelease is: a suite that ends in '/' is a flat archive's path."""
+    def url(self, name: str = "InRelease") -> str:
+        """Where its InRelease (or Release) is: a suite that ends in '/' is a flat archive's path."""
         base = self.uri.rstrip("/") + "/"
-        return base + (self.suite if self.suite.endswith("/") else f"dists/{self.suite}/") + "InRelease"
+        return base + (self.suite if self.suite.endswith("/") else f"dists/{self.suite}/") + name
 
-    @property
-    def list_name(self) -> str:
+    def list_name(self, name: str = "InRelease") -> str:
         """What apt calls its copy in /var/lib/apt/lists."""
-        parts = urlsplit(self.url)
+        parts = urlsplit(self.url(name))
         rest = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
         escaped = "".join(f"%{ord(letter):02x}" if letter in _ESCAPED or not 0x20 < ord(letter) < 0x7f else letter
                           for letter in rest)
@@ -92,14 +90,15 @@ def seen_from_here(url: str, host_address: str) -> str:
 def remember(sources: Sequence[SourceLine], digests: Mapping[str, str], host_address: str) -> tuple[Index, ...] | None:
     """What to ask the next time, for a layer whose guest has indices with these ``digests`` (by apt's file names).
 
-    None when the guest has no InRelease for a source, so that nobody could tell whether it has changed.
+    Of a source that is trusted without its signature ([trusted=yes]) apt keeps the same file as 'Release'. None when
+    the guest has neither for a source, so that nobody could tell whether it has changed.
     """
     found = []
     for source in sources:
-        digest = digests.get(source.list_name)
-        if digest is None:
+        name = next((name for name in ("InRelease", "Release") if source.list_name(name) in digests), None)
+        if name is None:
             return None
-        found.append(Index(url=seen_from_here(source.url, host_address), sha256=digest))
+        found.append(Index(url=seen_from_here(source.url(), host_address), sha256=digests[source.list_name(name)]))
     return tuple(found)
 
 
@@ -135,9 +134,9 @@ def _ask(index: Index) -> tuple[bool, Index]:
         except urllib.error.HTTPError as error:
             if error.code == 304:
                 return True, index
-            problem = error
             if 400 <= error.code < 500:
-                break
+                return False, index  # it has no InRelease, or none any more: apt in a guest will see
+            problem = error
         except (OSError, HTTPException) as error:
             problem = error
     raise FetchError(f"'{index.url}' cannot be asked whether it has changed: {problem}.",

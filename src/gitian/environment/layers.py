@@ -190,8 +190,9 @@ def _read(path: Path, key: str) -> LayerRecord:
     data = json.loads(path.read_bytes())
     record = LayerRecord(
         version=int(data["version"]), backend=str(data["backend"]), label=str(data["label"]),
-        intent=str(data["intent"]), indices=tuple(Index(**{name: str(value) for name, value in index.items()})
-                                                  for index in data["indices"]),
+        intent=str(data["intent"]), indices=tuple(
+            Index(url=str(index["url"]), sha256=str(index["sha256"]),
+                  etag=str(index["etag"]), last_modified=str(index["last_modified"])) for index in data["indices"]),
         manifest=str(data["manifest"]), size=int(data["size"]), made=str(data["made"]))
     if record.version != VERSION or key_of(record.intent, record.indices) != key:
         raise ValueError("not a layer of this version, or not the one that its name says")
