@@ -107,7 +107,8 @@ def test_an_archive_that_is_gone_is_named_with_what_to_do(tmp_path: Path, images
     repository.publish("1.0")
     path = str(using(workspace, repository))
     gbuild(workspace, images, path, env=ON_HOST)
-    (repository.archive.root / "dists" / "testing" / "InRelease").unlink()
+    for name in ("InRelease", "Release"):
+        (repository.archive.root / "dists" / "testing" / name).unlink()
     done = gbuild(workspace, images, path, env=ON_HOST, status=12)
     assert "--offline" in done.stderr
     gbuild(workspace, images, "--offline", path, env=ON_HOST)

@@ -155,8 +155,8 @@ def _apt_update(guest: Guest, log: Log) -> None:
     raise FetchError("The guest's 'apt-get update' failed: " + ("\n  ".join(["", *failed]) if failed else
                                                                 "\n  ".join(["", *log.tail(8)])),
                      hint=f"The whole log is in '{log.path}'. If a mirror is being synchronised, try again later, or "
-                          "make the base image without the source that fails ('make-base-vm --without security'). A layer "
-                          "of an earlier build can be used without asking the archive: 'gbuild --offline'.")
+                          "make the base image without the source that fails ('make-base-vm --without security'). A "
+                          "layer of an earlier build can be used without asking the archive: 'gbuild --offline'.")
 
 
 def _apt(guest: Guest, words: list[str], log: Log) -> None:
