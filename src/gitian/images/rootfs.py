@@ -135,8 +135,13 @@ def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path
     tail = Tail(65536)
     with process.start(argv, stdout=process.PIPE, stderr=process.STDOUT, env=env) as running:
         assert running.stdout is not None
-        while piece := os.read(running.stdout.fileno(), 65536):
-            tail(piece)
+        try:
+            while piece := os.read(running.stdout.fileno(), 65536):
+                tail(piece)
+        except BaseException:
+            # It would take seconds to tidy up what we sweep anyway.
+            process.kill_group(running)
+            raise
     return None if running.returncode == 0 else tail.lines(200)
 
 
