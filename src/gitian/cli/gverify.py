@@ -44,14 +44,18 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
               "holds (a branch, a tag, FETCH_HEAD), without checking it out.")
 @click.option("--explain", "explained", is_flag=True, help="Say why those who differ do: other inputs, environment or "
               "caches, an earlier stage, or a build that is not deterministic.")
+@click.option("--all", "every", is_flag=True, help="Verify every release and package below DIR, or of --release, or of "
+              "DESCRIPTOR (which is optional then), and print a table.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Also write a page that shows who signed "
+              "what, and what differs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and remember nothing.")
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release: str, destination: str | None,
             compare_to: str | None, program: str | None, keyrings: tuple[Path, ...], only_keyring: bool, require: int,
-            policy_file: Path | None, revision: str | None, explained: bool, as_json: bool,
-            no_cache: bool, directory: Path | None) -> int:
+            policy_file: Path | None, revision: str | None, explained: bool, every: bool, html: Path | None,
+            as_json: bool, no_cache: bool, directory: Path | None) -> int:
     """Check who signed a release of DESCRIPTOR's package, and whether they agree.
 
     \b
@@ -63,12 +67,30 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     from gitian.host.workspace import Workspace
     from gitian.sigs import verify
 
-    if not descriptors:
-        raise UsageError("Which descriptor? None was given.", hint="Try: gverify -r RELEASE DESCRIPTOR")
-    name = Identity.read(descriptors[0]).name
     check_release(release)
     if compare_to is not None:
         verify.check_compare_to(compare_to)
+    if every:
+        from gitian.cli import gverify_all
+
+        if compare_to is not None:
+            raise UsageError("--compare-to is about the signers of one release, and --all verifies many.",
+                             hint="Leave out one of them.")
+        context = click.get_current_context()
+        one = context.get_parameter_source("release") is not click.core.ParameterSource.DEFAULT
+        package = Identity.read(descriptors[0]).name if descriptors else None
+        sigs = Workspace.locate(directory, os.environ).sigs
+        place = Path(destination) if destination is not None else sigs / package if package is not None else sigs
+        wanted = gverify_all.Wanted(release=release if one else None, name=package, html=html, as_json=as_json,
+                                    verbose=verbose, markup=markup, explained=explained)
+        with tree_of(place, revision) as where, \
+                prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
+                        compare_to=None, program=program, words=False, use_cache=not no_cache) as request:
+            return gverify_all.run(request, wanted)
+    if not descriptors:
+        raise UsageError("Which descriptor? None was given.",
+                         hint="Try: gverify -r RELEASE DESCRIPTOR, or: gverify --all -d DIR")
+    name = Identity.read(descriptors[0]).name
     shown = destination or str(Workspace.locate(directory, os.environ).sigs / name)
     with tree_of(Path(shown), revision) as where, \
             prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
@@ -82,6 +104,10 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
             # In a workspace an earlier stage is a package of its own, beside this one.
             beside = Workspace.locate(directory, os.environ).sigs if destination is None and revision is None else None
             explanation = explain.explain(verdict, verdict_explain.places(where, beside))
+        if html is not None:
+            from gitian.cli import gverify_all
+
+            gverify_all.write_page(html, request, verify.Pair(release=release, name=name), verdict, explanation)
     if as_json:
         document = as_document(verdict)
         if explanation is not None:
