@@ -82,25 +82,31 @@ class Workspace:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private, empty directory under var/tmp, gone afterwards; those of dead processes are swept first.
-
-        A lock, which the kernel drops when its process dies, tells the living from the dead.
-        """
-        top = self.var / "tmp"
-        make_directory(top)
-        with locked(top / ".guard", wait=True, what="var/tmp"):
-            _sweep(top)
-            home = top / secrets.token_hex(6)
-            home.mkdir(mode=0o700)
-            alive = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(alive, fcntl.LOCK_EX)
-        try:
-            room = home / "d"
-            room.mkdir(mode=0o700)
+        """A private, empty directory under var/tmp, gone afterwards; those of dead processes are swept first."""
+        with scratch_below(self.var / "tmp") as room:
             yield room
-        finally:
-            remove_tree(home)
-            os.close(alive)
+
+
+@contextlib.contextmanager
+def scratch_below(top: Path) -> Iterator[Path]:
+    """A private, empty directory below ``top``, gone afterwards; those of dead processes are swept first.
+
+    A lock, which the kernel drops when its process dies, tells the living from the dead. Raises HostError.
+    """
+    make_directory(top)
+    with locked(top / ".guard", wait=True, what=f"'{top}'"):
+        _sweep(top)
+        home = top / secrets.token_hex(6)
+        home.mkdir(mode=0o700)
+        alive = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(alive, fcntl.LOCK_EX)
+    try:
+        room = home / "d"
+        room.mkdir(mode=0o700)
+        yield room
+    finally:
+        remove_tree(home)
+        os.close(alive)
 
 
 def _sweep(top: Path) -> None:
