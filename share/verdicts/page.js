@@ -17,7 +17,9 @@
 
   const columns = (who) => {
     for (const each of tables) {
-      const hidden = each.names.map((name, number) => number > 0 && who !== "" && !name.includes(who));
+      // The first column names the release; the last one, which is empty, takes up what room is left.
+      const hidden = each.names.map((name, number) =>
+        number > 0 && number < each.names.length - 1 && who !== "" && !name.includes(who));
       const state = hidden.join();
       if (state === each.shown) continue;
       each.shown = state;
@@ -43,7 +45,7 @@
     columns(who);
     for (const [series, seen] of shown) {
       series.hidden = seen === 0;
-      if (seen && (what || who || outcome)) series.open = true;
+      if (seen && (what || who || outcome || verdict !== "all")) series.open = true;
     }
     by("count").textContent = `${count} of ${rows.length} shown`;
   };

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from gitian.cli.verdict_table import WORDS, outcomes, pairs_of, tally
+from gitian.cli.verdict_table import WORDS, pairs_of, tally
 from gitian.host.progress import plain
 from gitian.host.workspace import data_directory
 from gitian.sigs.judging import date
@@ -76,6 +76,16 @@ class _Row:
     offset: int
     length: int
 
+    @property
+    def differs(self) -> bool:
+        """Whether anybody whose signature counts built something else."""
+        return any(outcome is Outcome.MISMATCH for _, outcome in self.cells)
+
+    @property
+    def classes(self) -> str:
+        """What the filter goes by."""
+        return _CLASSES[self.decision] + (" differs" if self.differs else "")
+
 
 class Page:
     """Collects verdicts; what is long goes to ``aside``, so that memory is taken for the matrix alone."""
@@ -115,18 +125,19 @@ class Page:
                f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n'
                f'<a class="skip" href="#releases">Skip to the releases</a>\n<header>\n<h1>{title}</h1>\n')
         now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        yield (f'<p>{text(tally(totals))}.<br><span class="soft">Signers: {text(outcomes(totals) or "none")}. '
-               f'{text(keys)} Checked on {now}.</span></p>\n')
+        yield f'<p>{text(tally(totals))}.<br><span class="soft">{text(keys)} Checked on {now}.</span></p>\n'
+        yield from _counts(totals)
         yield from _problems(found)
         yield from self._filter(totals)
-        yield from _legend(totals)
         yield '</header>\n<main id="releases" tabindex="-1">\n'
         if not self._rows:
             yield "<p>There is nothing to verify.</p>\n"
         sections = list(self._sections())
         for number, (heading, rows) in enumerate(sections):
             yield from self._section(heading, rows, opened=number == 0 or len(self._rows) <= _PART)
-        yield ('</main>\n<footer><p>Made by gverify. A page proves nothing: whoever relies on it runs gverify '
+        yield '</main>\n<footer>'
+        yield from _legend(totals)
+        yield ('<p>Made by gverify. A page proves nothing: whoever relies on it runs gverify '
                f"again.</p></footer>\n<script>{script}</script>\n</body>\n</html>\n")
 
     def _filter(self, totals: Totals) -> Iterator[str]:
@@ -140,6 +151,10 @@ class Page:
                 word = _CLASSES[decision]
                 yield (f'<input type="radio" name="v" id="v-{word}" value="{word}" autocomplete="off">'
                        f'<label for="v-{word}">{WORDS[decision].capitalize()} <b>{count}</b></label>')
+        differing = sum(1 for row in self._rows if row.differs)
+        if differing:
+            yield ('<input type="radio" name="v" id="v-differs" value="differs" autocomplete="off">'
+                   f'<label for="v-differs">Different files <b>{differing}</b></label>')
         yield '</div></fieldset>\n<div class="fields js" hidden>'
         for where, label in (("q", "Release or package"), ("s", "Signer")):
             yield (f'<label class="field"><span>{label}</span><input type="search" id="{where}" autocomplete="off" '
@@ -165,7 +180,7 @@ class Page:
 
     def _section(self, heading: str, rows: Sequence[_Row], *, opened: bool) -> Iterator[str | bytes]:
         counts = {decision: sum(1 for row in rows if row.decision is decision) for decision in Decision}
-        kinds = "".join(f" has-{_CLASSES[decision]}" for decision, count in counts.items() if count)
+        kinds = "".join(f" has-{each}" for each in sorted({each for row in rows for each in row.classes.split()}))
         told = ", ".join(f"{count} {WORDS[decision]}" for decision, count in counts.items() if count)
         yield (f'<details class="series{kinds}"{" open" if opened else ""}>\n<summary><h2>{name(heading)}</h2> '
                f'<span class="soft">{pairs_of(len(rows))}: {told}</span></summary>\n'
@@ -179,20 +194,21 @@ class Page:
         yield '<thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">Release and package</th>'
         for signer in columns:
             yield f'<th scope="col" role="columnheader">{name(signer)}</th>'
-        yield "</tr></thead>\n"
+        yield '<td class="fill" aria-hidden="true"></td></tr></thead>\n'
         for row in rows:
             yield from self._row(row, columns)
         yield "</table></div>\n</details>\n"
 
     def _row(self, row: _Row, columns: Sequence[str]) -> Iterator[str | bytes]:
-        yield (f'<tbody class="row {_CLASSES[row.decision]}" role="rowgroup"><tr role="row">'
+        yield (f'<tbody class="row {row.classes}" role="rowgroup"><tr role="row">'
                f'<th scope="row" role="rowheader"><span class="release">{name(row.release.rpartition("/")[2])}</span> '
-               f'<span class="package">{name(row.package)}</span></th>')
+               f'<span class="package">{name(row.package)}</span>'
+               f'<span class="unseen">: {WORDS[row.decision]}</span></th>')
         places = {signer: place for place, (signer, _) in enumerate(row.cells)}
         for signer in columns:
             place = places.get(signer)
             yield "<td></td>" if place is None else _cell(row.number, place, signer, row.cells[place][1])
-        yield f'</tr>\n<tr class="more" role="row"><td colspan="{len(columns) + 1}" role="cell">'
+        yield f'<td class="fill"></td></tr>\n<tr class="more" role="row"><td colspan="{len(columns) + 2}" role="cell">'
         self._kept.seek(row.offset)
         yield self._kept.read(row.length)
         yield "</td></tr></tbody>\n"
@@ -236,14 +252,24 @@ def _problems(found: Found) -> Iterator[str]:
     yield "</ul></div>\n"
 
 
+def _counts(totals: Totals) -> Iterator[str]:
+    yield '<ul class="counts" aria-label="Outcomes of signers">'
+    for outcome, count in totals.outcomes.items():
+        if count:
+            sign, colours, _ = _SIGNS[outcome]
+            yield (f'<li><span class="sign {colours}" aria-hidden="true">{sign}</span> <span>{outcome.value} '
+                   f"<b>{count}</b></span></li>")
+    yield "</ul>\n"
+
+
 def _legend(totals: Totals) -> Iterator[str]:
-    yield '<ul class="legend" aria-label="What the signs mean">'
+    yield '<h2 id="signs">What the outcomes mean</h2>\n<dl class="legend">'
     for outcome, count in totals.outcomes.items():
         if count:
             sign, colours, meaning = _SIGNS[outcome]
-            yield (f'<li><span class="sign {colours}" aria-hidden="true">{sign}</span> <span><b>{outcome.value}</b> '
-                   f"{meaning}</span></li>")
-    yield "</ul>\n"
+            yield (f'<div><dt><span class="sign {colours}" aria-hidden="true">{sign}</span> {outcome.value}</dt>'
+                   f"<dd>{meaning}</dd></div>")
+    yield "</dl>\n"
 
 
 # What stands below each release.
@@ -285,7 +311,7 @@ def _group(group: Group, verdict: Verdict) -> Iterator[str]:
         return
     count = len(first.differences)
     than = "in the reference" if verdict.reference is not None else "there"
-    yield (f"<h3>{who} built otherwise: {count} {'file differs' if count == 1 else 'files differ'}</h3>"
+    yield (f"<h3>{who} built something else: {count} {'file differs' if count == 1 else 'files differ'}</h3>"
            '<dl class="files">')
     for difference in first.differences[:_FILES]:
         yield f"<dt><code>{name(difference.path)}</code></dt>"
@@ -304,7 +330,7 @@ def _signer(number: int, place: int, signer: SignerOutcome) -> Iterator[str]:
            f"<strong>{name(signer.signer)}</strong> {signer.outcome.value}")
     if signer.detail and signer.outcome is not Outcome.OK:
         yield f"<p>{text(signer.detail)}</p>"
-    if signer.fingerprint:
+    if signer.fingerprint and not (signer.outcome is Outcome.NO_KEY and signer.fingerprint in signer.detail):
         user = f" {name(signer.user_id)}" if signer.user_id else ""
         made = f", signed {date(signer.made)}" if signer.made else ""
         yield f'<p class="key">Key <code>{text(signer.fingerprint)}</code>{user}{made}</p>'
