@@ -13,9 +13,10 @@ from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
 from gitian.environment.manifest import Package, environment_manifest
+from gitian.environment.pool import Supply, archives_of
 from gitian.errors import BuildError, FetchError, GuestError
 from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StartRequest
-from gitian.host import progress
+from gitian.host import pool, progress
 from gitian.host.space import free
 from gitian.host.workspace import write_atomically
 from gitian.images.lookup import BaseImage, find_image
@@ -58,7 +59,7 @@ def _prepared(request: TargetRequest, image: BaseImage) -> Prepared:
     """A guest with its packages installed, or the layer of one."""
     def install(guest: Guest) -> str:
         with Log(request.workspace.var / f"install{request.log_suffix}.log") as log:
-            _install(guest, request, log)
+            _install(guest, request, log, _supply(request, image))
         with progress.step("Creating package manifest"):
             return environment_manifest(guest, _known_hashes(image))
 
@@ -109,7 +110,14 @@ def _logged(title: str, log: Log) -> Iterator[None]:
         yield
 
 
-def _install(guest: Guest, request: TargetRequest, log: Log) -> None:
+def _supply(request: TargetRequest, image: BaseImage) -> Supply:
+    """The package pool, and the archives that it may be filled from."""
+    lines = [*image.record.sources, *(repository.source for repository in request.plan.descriptor.repositories)]
+    return Supply(pool=pool.find(request.environment), archives=archives_of(lines),
+                  host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS)
+
+
+def _install(guest: Guest, request: TargetRequest, log: Log, supply: Supply) -> None:
     """Bring the guest's packages into the state that the descriptor asks for (COMPAT, 'In the guest')."""
     descriptor = request.plan.descriptor
     if descriptor.multiarch:
@@ -124,10 +132,10 @@ def _install(guest: Guest, request: TargetRequest, log: Log) -> None:
         _apt_update(guest, log)
     if descriptor.packages:
         with _logged("Installing additional packages", log):
-            _apt(guest, ["install", "--", *descriptor.packages], log)
+            _apt(guest, ["install", "--", *descriptor.packages], log, supply)
     for repository in descriptor.repositories:
         with _logged(f"Installing additional packages from repository {repository.distribution}", log):
-            _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log)
+            _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log, supply)
     if descriptor.alternatives:
         with _logged("Set alternatives", log):
             for alternative in descriptor.alternatives:
@@ -135,7 +143,7 @@ def _install(guest: Guest, request: TargetRequest, log: Log) -> None:
     upgraded = guest.run(["test", "-e", _UPGRADED], user="root", check=False).status == 0
     if request.plan.options.upgrade or not upgraded:
         with _logged("Upgrading system, may take a while", log):
-            _apt(guest, ["dist-upgrade"], log)
+            _apt(guest, ["dist-upgrade"], log, supply)
             _as_root(guest, ["mkdir", "-p", str(PurePosixPath(_UPGRADED).parent)], log)
             _as_root(guest, ["touch", _UPGRADED], log)
 
@@ -159,12 +167,13 @@ def _apt_update(guest: Guest, log: Log) -> None:
                           "layer of an earlier build can be used without asking the archive: 'gbuild --offline'.")
 
 
-def _apt(guest: Guest, words: list[str], log: Log) -> None:
-    result = guest.run([*_APT, *words], user="root", env=_APT_ENVIRONMENT, output=log, check=False)
-    if result.status != 0:
-        said = [line for line in log.tail(60) if line.startswith("E:")] or log.tail(8)
-        raise FetchError("The guest's package manager failed: " + "\n  ".join(["", *said]),
-                         hint=f"The whole log is in '{log.path}'. Are the packages' names right for this suite?")
+def _apt(guest: Guest, words: list[str], log: Log, supply: Supply) -> None:
+    with supply.lay_in(guest, _APT, words, env=_APT_ENVIRONMENT, note=log.note) as more:
+        result = guest.run([*_APT, *more, *words], user="root", env=_APT_ENVIRONMENT, output=log, check=False)
+        if result.status != 0:
+            said = [line for line in log.tail(60) if line.startswith("E:")] or log.tail(8)
+            raise FetchError("The guest's package manager failed: " + "\n  ".join(["", *said]),
+                             hint=f"The whole log is in '{log.path}'. Are the packages' names right for this suite?")
 
 
 def _as_root(guest: Guest, command: list[str], log: Log, input: bytes | None = None) -> None:
