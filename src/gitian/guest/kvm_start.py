@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -17,13 +18,15 @@ from pathlib import Path
 from gitian.errors import BusyError, GitianError, GuestError, HostError, ImageError, ProgramError, UsageError
 from gitian.guest import acceleration, qemu, session, ssh
 from gitian.guest.protocol import StartRequest
-from gitian.guest.qmp import listen
+from gitian.guest.qmp import Qmp, listen
 from gitian.guest.session import Session
 from gitian.host import process, progress
 from gitian.host.workspace import make_directory
 
 #: From power-on to the line below on the console: seconds in software emulation, longer on a machine that is busy.
 _BOOT = 300.0
+#: From qemu's start to its first answer: a moment (seconds).
+_ANSWER = 60.0
 _READY = b"gitian: ready\n"
 _FAILED = b"gitian: failed: "
 _CLASSIC_PORT = 2223
@@ -103,6 +106,8 @@ def start(request: StartRequest, lost: Callable[[process.Popen[bytes]], ssh.Lost
             raise
         return Started(session=record, qemu=running, connection=connection, accel=machine.accel)
     except BaseException:
+        for stray in strays(token):  # a signal may have come between its start and its record
+            process.kill_identity(stray, first=signal.SIGKILL)
         session.end(request.workspace, record)
         raise
 
@@ -197,17 +202,17 @@ def _launch(machine: qemu.Machine, place: Place, environment: Mapping[str, str])
         with listen(place.control) as listener, (place.private / "qemu.log").open("w+b") as said:
             command = qemu.argv(replace(machine, port=port, qmp=listener.fileno()))
             running = process.popen(command, stdout=said, stderr=said, pass_fds=(listener.fileno(),))
-            try:
-                # qemu takes its ports before it runs anything, and the first byte of the console comes much later.
-                process.wait_until(lambda: running.poll() is not None or place.console.stat().st_size > 0  # noqa: B023
-                                   or _listens(port), 60)  # noqa: B023
-            except BaseException:
-                process.end(running, patience=0)
-                raise
-            if running.poll() is None:
-                return running, port
-            said.seek(0)
-            words = said.read(8192).decode(errors="replace").strip()
+        try:
+            # qemu answers once it has its port and everything else; when it ends instead, the socket, which is now its
+            # own alone, is closed.
+            Qmp.connect(place.control, timeout=_ANSWER).close()
+            return running, port
+        except GuestError:
+            process.end(running, patience=1)
+        except BaseException:
+            process.end(running, patience=0)
+            raise
+        words = (place.private / "qemu.log").read_bytes()[:8192].decode(errors="replace").strip()
         if "host forwarding rule" not in words or environment.get("VM_SSH_PORT"):
             break
     raise _refused(machine, running.returncode, words)
