@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from gitian.errors import GitianError, GuestError, HostError, ImageError
-from gitian.guest import kvm_start, session, ssh
+from gitian.guest import kvm_start, kvm_state, session, ssh
 from gitian.guest.kvm_start import Place
+from gitian.guest.kvm_state import LayerFiles
 from gitian.guest.protocol import UMASK, USER_ID, Limits, Result, StartRequest, contract_environment
+from gitian.guest.qemu import Machine
 from gitian.guest.qmp import Qmp
 from gitian.guest.session import Session
 from gitian.guest.ssh_wire import Account, command_line
 from gitian.guest.transfer import Transfer
-from gitian.host import process
+from gitian.host import process, progress
 from gitian.host.streams import Tail
 
 #: The console's log is cut to its last part when it grows beyond this (bytes).
@@ -28,9 +32,17 @@ _ROUND = 5.0
 #: An orderly end: everything in the guest is ended and its disk written (seconds).
 _POWER_OFF = 60.0
 
-#: The time (the guest's clock stood while it started); sudo only where it is allowed; a base image that is meant for
-#: this user. $1: yes or no; $2: user; $3: its number; $4: seconds since the epoch.
+#: Random numbers, the time (the guest's clock stood while it started); sudo only where it is allowed; a base image that
+#: is meant for this user. $1: yes or no; $2: user; $3: its number; $4: seconds since the epoch.
+#: A restored guest has the random numbers of every other one that was: it gets 64 bytes of ours, and its generator is
+#: seeded with them at once (random(4): RNDADDENTROPY; linux/random.h: RNDRESEEDCRNG, since Linux 4.14). perl is
+#: essential in every distribution that we know.
 _SET_UP = """set -e
+perl -e '
+    read(STDIN, my $seed, 64) == 64 or die "there is no seed\\n";
+    open(my $random, ">", "/dev/urandom") or die "/dev/urandom: $!\\n";
+    ioctl($random, 0x40085203, pack("iia*", 8 * 64, 64, $seed)) or die "RNDADDENTROPY: $!\\n";
+    print "seeded\\n" if ioctl($random, 0x5207, 0);'
 date -u -s "@$4" >/dev/null
 rm -f /etc/sudoers.d/gitian
 if [ "$1" = yes ]; then
@@ -41,6 +53,13 @@ fi
 test "$(id -u "$2")" = "$3"
 """
 
+#: What builds start with, run before a machine is saved: its programs and libraries are in memory then.
+_WARM_UP = """setarch linux64 bash -c 'mkdir -p /tmp; test -d ~; rm -f ""'
+tar --create --format=posix --sparse --file=- --directory=/etc hostname | tar --list --file=- >/dev/null
+"""
+#: Nothing is under way when a machine is saved, and nothing of ours lies about.
+_QUIET = "rm -f /etc/sudoers.d/gitian /run/gitian/command.*; sync"
+
 _TROUBLES = {"io-error": "the host's disk is full, so the guest's could not be written",
              "internal-error": "qemu has met an error of its own",
              "guest-panicked": "the guest's kernel has failed"}
@@ -50,12 +69,16 @@ class KvmGuest:
     """A running virtual machine. See :class:`gitian.guest.protocol.Guest`."""
 
     def __init__(self, workspace: Path, record: Session, connection: ssh.Connection,
-                 fate: Fate, running: process.Popen[bytes] | None) -> None:
+                 fate: Fate, running: process.Popen[bytes] | None,
+                 origin: tuple[StartRequest, Machine] | None = None) -> None:
         self._place = Place(workspace=workspace)
         self._record = record
         self._connection = connection
         self._fate = fate
         self._running = running
+        self._origin = origin
+        #: Whether its kernel took random numbers of ours at once, so that no two guests of one layer have the same.
+        self.seeded = False
         self._over = threading.Event()
         threading.Thread(target=self._look_after, daemon=True, name="kvm-look-after").start()
 
@@ -145,16 +168,53 @@ class KvmGuest:
             process.end(self._running, patience=0)
 
     def freeze(self, directory: Path) -> None:
-        """End the guest in good order and make its disk a layer; see the protocol."""
-        overlay = self._record.overlay[0]
+        """End the guest in good order and make its disk a layer, with a machine that has just booted from it.
+
+        See the protocol. Where such a machine cannot be saved, the layer is the disk alone: a warning says so.
+        """
+        files = LayerFiles(directory=directory)
+        (overlay,) = self._record.overlay
         self.stop(overlay=False)
         try:
             directory.mkdir(mode=0o700)
-            overlay.rename(kvm_start.layer_disk(directory))
+            overlay.chmod(0o600)
+            overlay.rename(files.disk)
         except OSError as error:
             raise HostError(f"The layer '{directory}' cannot be made: {error.strerror}.") from error
         finally:
             session.remove([overlay])
+        if self._origin is None:
+            return
+        request, _ = self._origin
+        try:
+            booted = KvmBackend().start(replace(request, layer=directory, fresh=True, keep=False, allow_sudo=False))
+            booted.save(files)
+        except (GuestError, OSError) as error:
+            session.remove([files.about, files.state, files.running_disk, files.key])
+            progress.warn(f"The layer keeps no running machine, so that guests boot from it: {error}")
+
+    def save(self, files: LayerFiles) -> None:
+        """End the guest and keep it, as it runs, beside the disk that it has booted from. Raises GuestError."""
+        assert self._origin is not None, "only who has started a guest makes a layer of it"
+        machine = self._origin[1]
+        (overlay,) = self._record.overlay
+        try:
+            if not self.seeded:
+                raise GuestError("Its kernel is too old to renew its random numbers.")
+            # What the first commands of a guest need is in its memory when it goes on.
+            self.run(["sh", "-c", _WARM_UP], check=False, timeout=_POWER_OFF)
+            self.run(["sh", "-c", _QUIET], user="root", timeout=_POWER_OFF)
+            self._leave()
+            kvm_state.save(self._place.control, machine, files, key=self._place.key.read_text(),
+                           host_key=self.server.host_key)
+            self._fate.wait(_POWER_OFF)
+            overlay.chmod(0o600)
+            overlay.rename(files.running_disk)
+            # A layer gets another name once it is finished, so the one disk finds the other beside it.
+            process.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", files.disk.name,
+                         str(files.running_disk)])
+        finally:
+            self.stop()
 
     def _leave(self) -> None:
         self._over.set()
@@ -269,20 +329,25 @@ class KvmBackend:
         fates: list[Fate] = []
 
         def lost(running: process.Popen[bytes]) -> ssh.Lost:
-            if not fates:
-                fates.append(Fate(place.console, None, running))
-            return fates[0].lost
+            fates.append(Fate(place.console, None, running))
+            return fates[-1].lost
 
         started = kvm_start.start(request, lost)
-        guest = KvmGuest(request.workspace, started.session, started.connection, fates[0], started.qemu)
+        guest = KvmGuest(request.workspace, started.session, started.connection, fates[-1], started.qemu,
+                         origin=(request, started.machine))
         try:
             done = guest.run(["sh", "-c", _SET_UP, "sh", started.session.facts["sudo"], request.distro, str(USER_ID),
-                              f"{time.time():.3f}"], user="root", cwd="/", check=False, timeout=_POWER_OFF)
+                              f"{time.time():.3f}"], user="root", cwd="/", check=False, timeout=_POWER_OFF,
+                             input=secrets.token_bytes(64))
             if done.status != 0:
                 said = " / ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
                 raise ImageError(f"The base image '{request.image}' is not one of a '{request.distro}' guest: "
                                  f"{said or 'it lacks the user'}.",
                                  hint="Remove it and make it again with 'make-base-vm'.")
+            guest.seeded = done.stdout == b"seeded\n"
+            if started.restored and not guest.seeded:
+                raise GuestError("The guest that was kept in a layer could not be given random numbers of its own.",
+                                 hint="Build with --no-layers.")
         except BaseException:
             guest.stop()
             raise

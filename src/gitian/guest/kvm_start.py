@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from gitian.errors import BusyError, GitianError, GuestError, HostError, ImageError, ProgramError, UsageError
-from gitian.guest import acceleration, qemu, session, ssh
+from gitian.guest import acceleration, kvm_state, qemu, session, ssh
+from gitian.guest.kvm_state import LayerFiles, Saved
 from gitian.guest.protocol import StartRequest
+from gitian.guest.qemu import Machine
 from gitian.guest.qmp import Qmp, listen
 from gitian.guest.session import Session
 from gitian.host import process, progress
@@ -25,6 +28,8 @@ from gitian.host.workspace import make_directory
 
 #: From power-on to the line below on the console: seconds in software emulation, longer on a machine that is busy.
 _BOOT = 300.0
+#: From there to an answer of a restored machine's sshd: a moment (seconds).
+_GO_ON = 60.0
 #: From qemu's start to its first answer: a moment (seconds).
 _ANSWER = 60.0
 _READY = b"gitian: ready\n"
@@ -48,6 +53,16 @@ class Place:
         return self.private / "id_ed25519"
 
     @property
+    def initrd(self) -> Path:
+        """What is booted: the image's, and the keys after it. Gone once the guest has read it."""
+        return self.private / "initrd"
+
+    @property
+    def words(self) -> Path:
+        """What qemu itself says."""
+        return self.private / "qemu.log"
+
+    @property
     def control(self) -> Path:
         return self.private / "qmp"
 
@@ -68,7 +83,8 @@ class Started:
     session: Session
     qemu: process.Popen[bytes]
     connection: ssh.Connection
-    accel: str
+    machine: Machine
+    restored: bool
 
 
 def start(request: StartRequest, lost: Callable[[process.Popen[bytes]], ssh.Lost]) -> Started:
@@ -78,42 +94,107 @@ def start(request: StartRequest, lost: Callable[[process.Popen[bytes]], ssh.Lost
     """
     place = Place(workspace=request.workspace)
     make_directory(place.console.parent)
-    machine = _plan(request, place)
+    machine = plan(request)
     overlay = place.overlay(request.suite, request.arch)
-    token = f"gitian-{secrets.token_hex(8)}"
-    record = Session(backend="kvm", suite=request.suite, arch=request.arch, distro=request.distro,
-                     owner=session.mine(), litter=(place.private,), overlay=(overlay,),
-                     facts={"name": token, "accel": machine.accel, "sudo": "yes" if request.allow_sudo else "no"})
-    # On record before anything is made: a kill at any moment leaves nothing that the next command does not find.
-    session.store(request.workspace, record)
-    try:
-        machine = replace(machine, name=token, disk_size=_make_overlay(request, overlay))
-        key, host_key = ssh.make_key(), ssh.make_key()
-        _write_private(place, request, key, host_key)
-        running, port = _launch(machine, place, request.environment)
-        who = process.identity(running.pid)
-        if who is not None:
-            record = replace(record, processes={"qemu": who},
-                             facts={**record.facts, "port": str(port), "host_key": host_key.public})
-            session.store(request.workspace, record)
+    saved = _saved(request, machine) if request.fresh or not overlay.is_file() else None
+    if saved is not None:
         try:
-            _await_boot(running, place, lost(running))
-            (place.private / "initrd").unlink()
-            connection = ssh.Connection.open(ssh.Server(port=port, host_key=host_key.public), key, timeout=_BOOT / 2,
-                                             lost=lost(running))
+            return _Starting(request=request, place=place, machine=machine, saved=saved, lost=lost).start()
+        except GuestError as error:
+            progress.warn(f"The machine that the layer keeps does not go on, so its disk is booted: {error}")
+    return _Starting(request=request, place=place, machine=machine, saved=None, lost=lost).start()
+
+
+def _saved(request: StartRequest, machine: Machine) -> Saved | None:
+    """The machine that a layer keeps, if it can be gone on with."""
+    saved = kvm_state.read(request.layer) if request.layer is not None else None
+    if saved is not None and (why := saved.differs(machine)):
+        progress.say(f"The layer keeps a machine with {why}: its disk is booted.")
+        return None
+    return saved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Starting:
+    """A machine on its way up: booted, or, with ``saved``, restored."""
+
+    request: StartRequest
+    place: Place
+    machine: Machine
+    saved: Saved | None
+    lost: Callable[[process.Popen[bytes]], ssh.Lost]
+
+    def start(self) -> Started:
+        request, place, saved = self.request, self.place, self.saved
+        overlay = place.overlay(request.suite, request.arch)
+        token = f"gitian-{secrets.token_hex(8)}"
+        record = Session(backend="kvm", suite=request.suite, arch=request.arch, distro=request.distro,
+                         owner=session.mine(), litter=(place.private,), overlay=(overlay,),
+                         facts={"name": token, "accel": self.machine.accel,
+                                "sudo": "yes" if request.allow_sudo else "no"})
+        # On record before anything is made: a kill at any moment leaves nothing that the next command does not find.
+        session.store(request.workspace, record)
+        try:
+            machine = replace(self.machine, name=token, disk_size=_make_overlay(request, overlay, saved))
+            key, host_key = _keys(saved)
+            _write_private(place, key)
+            if saved is None:
+                _write_initrd(place, request, key, host_key)
+                machine = replace(machine, initrd=place.initrd)
+            with contextlib.ExitStack() as ends:
+                if saved is not None:
+                    ours, theirs = (ends.enter_context(end) for end in socket.socketpair())
+                    machine = replace(machine, kind=saved.kind, incoming=theirs.fileno())
+                running, port = _launch(machine, place, request.environment)
+                who = process.identity(running.pid)
+                if who is not None:
+                    record = replace(record, processes={"qemu": who},
+                                     facts={**record.facts, "port": str(port), "host_key": host_key.public})
+                    session.store(request.workspace, record)
+                gone = self.lost(running)
+                try:
+                    if saved is not None:
+                        theirs.close()
+                        _restore(saved, ours, place)
+                    else:
+                        _await_boot(running, place, gone)
+                        place.initrd.unlink()
+                    connection = ssh.Connection.open(
+                        ssh.Server(port=port, host_key=host_key.public), key,
+                        timeout=_BOOT / 2 if saved is None else _GO_ON, lost=gone)
+                except BaseException:
+                    process.end(running, patience=0)
+                    raise
+            return Started(session=record, qemu=running, connection=connection, machine=machine,
+                           restored=saved is not None)
         except BaseException:
-            process.end(running, patience=0)
+            for stray in strays(token):  # a signal may have come between its start and its record
+                process.kill_identity(stray, first=signal.SIGKILL)
+            session.end(request.workspace, record)
             raise
-        return Started(session=record, qemu=running, connection=connection, accel=machine.accel)
-    except BaseException:
-        for stray in strays(token):  # a signal may have come between its start and its record
-            process.kill_identity(stray, first=signal.SIGKILL)
-        session.end(request.workspace, record)
-        raise
 
 
-def _plan(request: StartRequest, place: Place) -> qemu.Machine:
-    """The machine, without what is made for this start: name, disk size, control socket, port."""
+def _restore(saved: Saved, pipe: socket.socket, place: Place) -> None:
+    try:
+        kvm_state.load(saved, pipe, place.control)
+    except GuestError as error:
+        words = _words(place).rstrip(".")
+        raise GuestError(f"{error} qemu said: {words}." if words else str(error)) from error
+
+
+def _keys(saved: Saved | None) -> tuple[ssh.Key, ssh.Key]:
+    """The key to log in with, and the one that the guest shows: of a saved machine, those that it has already."""
+    if saved is None:
+        return ssh.make_key(), ssh.make_key()
+    return ssh.Key(private=saved.key, public=""), ssh.Key(private="", public=saved.host_key)
+
+
+def plan(request: StartRequest) -> Machine:
+    """The machine, without what is made for this start: name, disk size, RAM disk, control socket, port.
+
+    Raises ImageError, UsageError, HostError, MissingToolError.
+    """
+    place = Place(workspace=request.workspace)
     kernel, initrd = request.image.with_suffix(".vmlinuz"), request.image.with_suffix(".initrd")
     for part in (request.image, kernel, initrd):
         if not part.is_file():
@@ -125,9 +206,9 @@ def _plan(request: StartRequest, place: Place) -> qemu.Machine:
                                  fallback=place.console.parent)
     if chosen.why:
         progress.warn(f"Guests run in software emulation, which is slow: {chosen.why}.")
-    return qemu.Machine(
+    return Machine(
         program=program, name="", accel=chosen.name, memory=request.memory, processors=request.processors,
-        kernel=kernel, initrd=place.private / "initrd", overlay=place.overlay(request.suite, request.arch),
+        kernel=kernel, initrd=None, overlay=place.overlay(request.suite, request.arch),
         disk_size=0, console=place.console, qmp=-1, port=0,
         # A parent's death is that of the thread that started it (prctl(2)): only the main one lives as long as we do.
         tied=not request.keep and _in_main_thread())
@@ -139,12 +220,7 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def layer_disk(layer: Path) -> Path:
-    """A layer's disk, which lies over the base image."""
-    return layer / "disk.qcow2"
-
-
-def _make_overlay(request: StartRequest, overlay: Path) -> int:
+def _make_overlay(request: StartRequest, overlay: Path, saved: Saved | None) -> int:
     """Make the overlay, or find the last target's again; the disk's size in bytes."""
     image = request.image.resolve()
     if not request.fresh and overlay.is_file():
@@ -152,7 +228,11 @@ def _make_overlay(request: StartRequest, overlay: Path) -> int:
         if size is not None:
             return size
         progress.say("The last target was made from what is no longer there; starting from the base image.")
-    below = layer_disk(request.layer).resolve() if request.layer is not None else image
+    below = image
+    if saved is not None:
+        below = saved.files.running_disk.resolve()
+    elif request.layer is not None:
+        below = LayerFiles(directory=request.layer).disk.resolve()
     session.remove([overlay])
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(below), str(overlay)])
     size = _usable(overlay, image)
@@ -177,31 +257,39 @@ def _usable(overlay: Path, image: Path) -> int | None:
         raise ProgramError(f"What 'qemu-img info' says of '{overlay}' cannot be understood.") from error
 
 
-def _write_private(place: Place, request: StartRequest, key: ssh.Key, host_key: ssh.Key) -> None:
+def _write_private(place: Place, key: ssh.Key) -> None:
     session.remove([place.private])
     place.private.mkdir(mode=0o700)
-    handover = qemu.handover(host_key=host_key.private, host_key_public=host_key.public, authorized_key=key.public,
-                             time=int(time.time()))
-    for path, mode in ((place.key, 0o600), (place.private / "initrd", 0o600)):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
-    place.key.write_text(key.private)
-    with (place.private / "initrd").open("wb") as whole, request.image.with_suffix(".initrd").open("rb") as base:
-        shutil.copyfileobj(base, whole)
-        whole.write(bytes(-whole.tell() % 512))
-        whole.write(handover)
+    with _new(place.key) as file:
+        file.write(key.private.encode())
     # The console's log is the last start's; a link that somebody put there is not followed.
     place.console.unlink(missing_ok=True)
     place.console.touch(0o644)
 
 
-def _launch(machine: qemu.Machine, place: Place, environment: Mapping[str, str]) -> tuple[process.Popen[bytes], int]:
+def _write_initrd(place: Place, request: StartRequest, key: ssh.Key, host_key: ssh.Key) -> None:
+    handover = qemu.handover(host_key=host_key.private, host_key_public=host_key.public, authorized_key=key.public,
+                             time=int(time.time()))
+    with _new(place.initrd) as whole, request.image.with_suffix(".initrd").open("rb") as base:
+        shutil.copyfileobj(base, whole)
+        whole.write(bytes(-whole.tell() % 512))
+        whole.write(handover)
+
+
+def _new(path: Path) -> BinaryIO:
+    """A file that nobody else reads."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _launch(machine: Machine, place: Place, environment: Mapping[str, str]) -> tuple[process.Popen[bytes], int]:
     """Run qemu on a port that is free. Two starts may choose the same one: the second tries another."""
     for attempt in range(5):
         port = choose_port(environment, first=attempt == 0)
         place.control.unlink(missing_ok=True)
-        with listen(place.control) as listener, (place.private / "qemu.log").open("w+b") as said:
+        with listen(place.control) as listener, place.words.open("wb") as said:
             command = qemu.argv(replace(machine, port=port, qmp=listener.fileno()))
-            running = process.popen(command, stdout=said, stderr=said, pass_fds=(listener.fileno(),))
+            inherited = [listener.fileno(), *([machine.incoming] if machine.incoming is not None else [])]
+            running = process.popen(command, stdout=said, stderr=said, pass_fds=inherited)
         try:
             # qemu answers once it has its port and everything else; when it ends instead, the socket, which is now its
             # own alone, is closed.
@@ -212,13 +300,18 @@ def _launch(machine: qemu.Machine, place: Place, environment: Mapping[str, str])
         except BaseException:
             process.end(running, patience=0)
             raise
-        words = (place.private / "qemu.log").read_bytes()[:8192].decode(errors="replace").strip()
+        words = _words(place)
         if "host forwarding rule" not in words or environment.get("VM_SSH_PORT"):
             break
     raise _refused(machine, running.returncode, words)
 
 
-def _refused(machine: qemu.Machine, status: int, words: str) -> GitianError:
+def _words(place: Place) -> str:
+    with place.words.open("rb") as said:
+        return said.read(8192).decode(errors="replace").strip()
+
+
+def _refused(machine: Machine, status: int, words: str) -> GitianError:
     reason = " / ".join(words.splitlines()[-4:])[:600].rstrip(".") or "it said nothing"
     if "cannot set up guest memory" in words or "Cannot allocate memory" in words:
         return HostError(f"There is not enough memory for a guest of {machine.memory} MiB: {reason}.",

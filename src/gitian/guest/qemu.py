@@ -25,7 +25,8 @@ COMMAND_LINE = "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 mitigations=o
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """A virtual machine. ``program`` is qemu's name or path, perhaps with arguments; ``memory`` is in MiB; ``qmp`` the
-    number of an inherited listening socket; ``disk_size`` in bytes."""
+    number of an inherited listening socket; ``disk_size`` in bytes. With ``incoming``, the number of an inherited
+    socket, it does not boot: it goes on from the state that comes from there."""
 
     program: Sequence[str]
     name: str
@@ -33,7 +34,7 @@ class Machine:
     memory: int
     processors: int
     kernel: Path
-    initrd: Path
+    initrd: Path | None
     overlay: Path
     disk_size: int
     console: Path
@@ -41,6 +42,9 @@ class Machine:
     port: int
     #: End with the process that starts it, whatever ends that (prctl(2), PR_SET_PDEATHSIG).
     tied: bool = True
+    #: qemu's name for the kind of machine: its newest, or, with its version, that of a saved state.
+    kind: str = "pc"
+    incoming: int | None = None
 
 
 def program(arch: str, environment: Mapping[str, str]) -> list[str]:
@@ -80,9 +84,10 @@ def argv(machine: Machine) -> list[str]:
         *machine.program, "-name", f"guest={value(machine.name)}",
         "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-vga", "none",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-machine", "pc,vmport=off", *accelerated(machine.accel),
+        "-machine", f"{machine.kind},vmport=off", *accelerated(machine.accel),
         "-m", str(machine.memory), "-smp", str(machine.processors), "-rtc", "base=utc",
-        "-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", COMMAND_LINE,
+        "-kernel", str(machine.kernel), *(["-initrd", str(machine.initrd)] if machine.initrd is not None else []),
+        "-append", COMMAND_LINE,
         # The overlay is thrown away: nothing of it need survive a crash of the host. When the host's disk is full the
         # machine stops, is seen to have stopped, and the reason is told.
         "-drive", f"if=none,id=disk,file={value(machine.overlay)},format=qcow2,cache=unsafe,discard=unmap,"
@@ -90,8 +95,12 @@ def argv(machine: Machine) -> list[str]:
         "-device", "virtio-blk-pci,drive=disk",
         "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
         "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random",
+        # A number that is new at every start: a kernel that knows it (Linux 5.18) renews its random numbers when it
+        # finds itself restored.
+        "-device", "vmgenid,guid=auto",
         "-chardev", f"file,id=console,append=on,path={value(machine.console)}", "-serial", "chardev:console",
         "-chardev", f"socket,id=control,fd={machine.qmp},server=on,wait=off", "-mon", "chardev=control,mode=control",
+        *(["-incoming", f"fd:{machine.incoming}"] if machine.incoming is not None else []),
     ]
 
 

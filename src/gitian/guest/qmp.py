@@ -79,14 +79,26 @@ class Qmp:
             message["arguments"] = dict(arguments)
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
-            while True:
-                answer = self._receive()
-                if "return" in answer:
-                    return answer["return"]
-                if "error" in answer:
-                    raise GuestError(f"qemu refused '{command}': {answer['error'].get('desc', 'no reason given')}.")
+            return self._answer(command)
         except OSError as error:
             raise GuestError(f"qemu did not answer '{command}': {error}.") from error
+
+    def give(self, name: str, end: socket.socket) -> None:
+        """Give qemu an open socket, which later commands call 'fd:NAME' (getfd). Raises GuestError."""
+        message = {"execute": "getfd", "arguments": {"fdname": name}}
+        try:
+            socket.send_fds(self._socket, [json.dumps(message).encode() + b"\n"], [end.fileno()])
+            self._answer("getfd")
+        except OSError as error:
+            raise GuestError(f"qemu did not answer 'getfd': {error}.") from error
+
+    def _answer(self, command: str) -> Any:
+        while True:
+            answer = self._receive()
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise GuestError(f"qemu refused '{command}': {answer['error'].get('desc', 'no reason given')}.")
 
     def status(self) -> str:
         """'running', or why not: 'io-error' (the host's disk is full), 'paused', 'internal-error' ..."""
