@@ -42,7 +42,7 @@ def command(distro: str, suite: str | None, arch: str, disksize: int, lxc: bool,
     as 10.0.2.2 or $GITIAN_HOST_IP.
     """
     from gitian.errors import UsageError
-    from gitian.host import progress
+    from gitian.host import pool, progress
     from gitian.host.workspace import Workspace
     from gitian.images.make import MakeRequest, make_image
     from gitian.images.sources import SourceOptions
@@ -54,6 +54,7 @@ def command(distro: str, suite: str | None, arch: str, disksize: int, lxc: bool,
     made = make_image(MakeRequest(
         directory=Workspace.locate(directory, os.environ).image_directory, distro=distro, suite=suite, arch=arch,
         backend="lxc" if lxc or os.environ.get("USE_LXC") == "1" else "kvm", disksize=disksize, keyring=keyring,
+        pool=pool.find(os.environ),
         sources=SourceOptions.of(mirror=mirror, security_mirror=security_mirror, without=without,
                                  environment=os.environ)))
     click.echo(f"{made.record.tarball_sha256}  {made.tarball.name}")

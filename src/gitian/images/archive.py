@@ -19,6 +19,7 @@ from gitian.errors import FetchError, ImageError
 from gitian.formats.image_record import SourceIndex
 from gitian.host import process, progress
 from gitian.host.hashing import sha256_file
+from gitian.host.pool import PRINT_URIS, Deb, Pool, parse_uris
 from gitian.images.sources import Source
 
 #: How long to wait before each new attempt (seconds): mirrors are in step again within minutes, mostly within seconds.
@@ -41,7 +42,7 @@ _FAILED = re.compile(r"^(?:Err:\d+|[EW]: (?:Failed to fetch|The repository|Unabl
 class Indices:
     """The indices of some sources at one moment, in ``directory`` (private to one run).
 
-    ``epoch`` is the date of the newest of them, in seconds since 1970.
+    ``epoch`` is the date of the newest of them, in seconds since 1970. ``pool`` is where packages need not be fetched.
     """
 
     directory: Path
@@ -51,6 +52,7 @@ class Indices:
     releases: tuple[SourceIndex, ...]
     origins: tuple[str, ...]
     epoch: int
+    pool: Pool | None = None
 
     @property
     def lists(self) -> Path:
@@ -73,13 +75,19 @@ class Indices:
         _with_patience(["apt-get", "--quiet", "download", *packages], self.directory, self.sources, destination)
         return sorted(destination.glob("*.deb"))
 
+    def print_uris(self, *arguments: str) -> tuple[Deb, ...]:
+        """What ``apt-get`` would download, on an empty system. Raises ProgramError."""
+        said = process.run(["apt-get", *PRINT_URIS, *arguments], env=_environment(self.directory), timeout=PATIENCE)
+        return parse_uris(said.stdout.decode(errors="replace")) or ()
+
     def cache(self, *arguments: str) -> str:
         """What ``apt-cache`` answers about these sources."""
         return process.run(["apt-cache", *arguments], env=_environment(self.directory),
                            timeout=PATIENCE).stdout.decode(errors="replace")
 
 
-def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path], scratch: Path) -> Indices:
+def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path], scratch: Path,
+                  pool: Pool | None = None) -> Indices:
     """Fetch and check the indices of all sources.
 
     What may be over in a moment is tried again. Raises FetchError, which names the source that failed and how to go on
@@ -110,7 +118,7 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
         origins.append(fields.get("Origin", ""))
         dates.append(int(date.timestamp()))
     return Indices(directory=directory, arch=arch, sources=tuple(sources), keyrings=tuple(copies),
-                   releases=tuple(releases), origins=tuple(origins), epoch=max(dates))
+                   releases=tuple(releases), origins=tuple(origins), epoch=max(dates), pool=pool)
 
 
 def copy_keyring(keyring: Path, directory: Path, stem: str) -> Path:

@@ -11,6 +11,7 @@ from gitian.errors import ExistsError, FormatError, GitianError, ImageError, Usa
 from gitian.formats.image_record import ImageRecord
 from gitian.host import progress
 from gitian.host.hashing import sha256_file
+from gitian.host.pool import Pool
 from gitian.images import archive, lxc, rootfs, sources
 from gitian.images.archive import Indices
 from gitian.images.distros import check_target, find_distro
@@ -30,6 +31,7 @@ class MakeRequest:
     disksize: int = 12287
     keyring: Path | None = None
     sources: SourceOptions = field(default_factory=SourceOptions)
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +178,7 @@ def _fetch(request: MakeRequest, suite: str, arch: str, scratch: Path) -> Indice
     keyrings = _keyrings(request)
     wanted = sources.find_sources(distro, suite, arch, request.sources, scratch)
     with progress.step(f"Fetching the package indices of {suite} ({arch})"):
-        indices = archive.fetch_indices(wanted, arch, keyrings, scratch)
+        indices = archive.fetch_indices(wanted, arch, keyrings, scratch, request.pool)
     if request.keyring is None:
         for source, origin in zip(wanted, indices.origins, strict=True):
             if origin != distro.origin:

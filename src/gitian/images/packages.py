@@ -9,6 +9,8 @@ from pathlib import Path
 from gitian.errors import FetchError, ImageError
 from gitian.host import process
 from gitian.host.hashing import sha256_file
+from gitian.host.pool import Deb
+from gitian.images import pool
 from gitian.images.archive import Indices
 from gitian.images.sources import Source
 
@@ -60,8 +62,13 @@ def fetch(indices: Indices, name: str, scratch: Path) -> Package:
     version, sha256 = fields["Version"], fields.get("SHA256")
     if sha256 is None:
         raise FetchError(f"The index gives no SHA-256 for the package '{name}'.")
+    place = scratch / f"deb-{indices.arch}-{name}"
+    size = fields.get("Size", "")
+    deb = Deb(uri="", name=pool.file_name(name, version, fields.get("Architecture", indices.arch)),
+              size=int(size) if size.isdigit() else -1, sha256=sha256)
     try:
-        found = indices.download([f"{name}:{indices.arch}={version}"], scratch / f"deb-{indices.arch}-{name}")
+        pooled = pool.take(indices, deb, place)
+        found = [place / deb.name] if pooled else indices.download([f"{name}:{indices.arch}={version}"], place)
     except FetchError as error:
         source = _source_of(indices, name, version)
         if source is None or not source.pocket:
@@ -72,6 +79,8 @@ def fetch(indices: Indices, name: str, scratch: Path) -> Package:
         raise FetchError(f"What was fetched as the package '{name}' is not what the index says: "
                          f"{have if len(found) == 1 else len(found)} instead of {sha256}.",
                          hint="Try again later, or use another archive: --mirror URL.")
+    if not pooled:
+        pool.keep(indices, deb, found[0])
     return Package(name=name, version=version, architecture=indices.arch, sha256=sha256, path=found[0])
 
 

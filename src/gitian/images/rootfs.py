@@ -20,9 +20,10 @@ from gitian.host import process, progress
 from gitian.host.hashing import sha256_file
 from gitian.host.space import require_room
 from gitian.host.streams import Tail
-from gitian.images import archive
+from gitian.images import archive, pool
 from gitian.images.archive import Indices
 from gitian.images.distros import PACKAGES, Distro
+from gitian.images.pool import Seed
 
 #: What making a root filesystem takes while it lasts: the tree, the packages, the tarball (bytes).
 ROOM = 3 * 2**30
@@ -70,9 +71,16 @@ def make_root_filesystem(request: RootRequest, tarball: Path, scratch: Path) -> 
     """
     require_room(scratch, ROOM, "make a root filesystem")
     _date_lists(request.indices)
+    with pool.seeded(request.indices, request.packages) as seed:
+        made = _make(request, tarball, scratch, seed)
+        seed.collect(made.packages)
+    return made
+
+
+def _make(request: RootRequest, tarball: Path, scratch: Path, seed: Seed) -> RootFilesystem:
     status = scratch / "status"
     for attempt in range(2):
-        tail = _mmdebstrap(request, tarball, status, scratch)
+        tail = _mmdebstrap(request, tarball, status, scratch, seed)
         if tail is None:
             break
         said = "\n".join(tail)
@@ -93,13 +101,14 @@ def make_root_filesystem(request: RootRequest, tarball: Path, scratch: Path) -> 
     return RootFilesystem(tarball=tarball, sha256=sha256_file(tarball), size=tarball.stat().st_size,
                           packages=installed_packages(status, request.indices))
 
+
 #: No daemon is started by being installed, neither now nor in a guest (invoke-rc.d(8)): a build gets what its script
 #: starts.
 _POLICY = """mkdir -p "$1/usr/sbin" && printf '#!/bin/sh\\nexit 101\\n' > "$1/usr/sbin/policy-rc.d" && \
 chmod 755 "$1/usr/sbin/policy-rc.d" """
 
 
-def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path) -> list[str] | None:
+def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path, seed: Seed) -> list[str] | None:
     """Run mmdebstrap; None when it ended well, else the last lines of what it said."""
     indices = request.indices
     root = os.geteuid() == 0
@@ -121,7 +130,7 @@ def _mmdebstrap(request: RootRequest, tarball: Path, status: Path, scratch: Path
             # Ours stays: mmdebstrap would remove it as its own in the end.
             "--skip=chroot/policy-rc.d", f"--setup-hook={_POLICY}",
             f"--setup-hook=sync-in {shlex.quote(str(indices.lists))} /var/lib/apt/lists",
-            *trust,
+            *seed.options, *trust,
             f"--customize-hook={customize_script(request)}",
             f"--customize-hook=download /var/lib/dpkg/status {shlex.quote(str(status))}",
             request.suite, str(tarball),
