@@ -167,13 +167,15 @@ class Page:
 
     def _sections(self) -> Iterator[tuple[str, list[_Row]]]:
         """Headings and rows, the newest first."""
+        few = len(self._rows) <= _ONE
         parted: dict[str, list[_Row]] = {}
         for row in self._rows:
-            folder = row.release.rpartition("/")[0]
-            parted.setdefault(folder if len(self._rows) <= _ONE else series(row.release), []).append(row)
-        for heading, rows in sorted(parted.items(), key=lambda item: natural(item[0]), reverse=True):
+            parted.setdefault(row.release.rpartition("/")[0] if few else series(row.release), []).append(row)
+        # Without a heading are, of few releases, those that lie in no folder; of many, those with no number.
+        for heading, rows in sorted(parted.items(), key=lambda item: (few and not item[0], natural(item[0])),
+                                    reverse=True):
             rows = rows[::-1]
-            shown = heading or ("Releases" if len(parted) == 1 else "Other releases")
+            shown = heading or ("Releases" if few else "Other releases")
             for start in range(0, len(rows), _PART):
                 part = f" ({start // _PART + 1})" if len(rows) > _PART else ""
                 yield shown + part, rows[start:start + _PART]

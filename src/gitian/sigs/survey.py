@@ -56,7 +56,7 @@ def discover(where: SigsTree, *, release: str | None = None, name: str | None = 
     search.run()
     pairs = [Pair(release=place, name=package) for place, packages in search.releases.items() for package in packages
              if release is None or release in (place, place.rsplit("/", 1)[-1]) if name is None or package == name]
-    pairs.sort(key=lambda pair: (natural(pair.release), natural(pair.name)))
+    pairs.sort(key=lambda pair: (natural(pair.release), pair.release, natural(pair.name), pair.name))
     return Found(pairs=tuple(pairs), problems=tuple(search.problems), remarks=tuple(search.remarks), more=search.more)
 
 
@@ -164,13 +164,17 @@ class Totals:
 
 #: What is tried out before a release, in the names people give it.
 _EARLIER = re.compile(r"[-._~+]*(rc|alpha|beta|pre|dev|test|a|b)(?![a-z])", re.IGNORECASE)
+_PREFIXED = re.compile(r"[vV][0-9]")
 _PIECES = re.compile(r"[0-9]+|[^0-9]+")
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that sorts names as people do: '0.9' before '0.10', '1.0rc2' before '1.0' before '1.0-linux'."""
+    """A key that sorts names as people do: '0.9' before '0.10', '1.0rc2' before '1.0' before '1.0-linux'.
+
+    A 'v' before the first number says nothing. Names that begin with a word come before those that begin with a number.
+    """
     key: list[tuple[int, int, str]] = []
-    for piece in _PIECES.findall(name):
+    for piece in _PIECES.findall(name[1:] if _PREFIXED.match(name) else name):
         if "0" <= piece[0] <= "9":
             key.append((3, int(piece), ""))
         else:
