@@ -6,6 +6,8 @@ import hashlib
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +77,24 @@ def test_an_unfinished_layer_is_no_layer_and_is_swept(tmp_path: Path) -> None:
     assert list(store.directory.iterdir()) == [good]
 
 
+def test_what_another_target_of_a_build_is_making_is_left_alone(tmp_path: Path) -> None:
+    script = ("import sys\nfrom pathlib import Path\nfrom gitian.environment.layers import LayerStore\n"
+              "with LayerStore(Path(sys.argv[1])).making() as (partial, _):\n"
+              "    (partial / 'upper').mkdir(parents=True)\n    print(partial, flush=True)\n    sys.stdin.read()\n")
+    store = LayerStore(tmp_path / "layers")
+    with subprocess.Popen([sys.executable, "-c", script, store.directory], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        partial = Path(other.stdout.readline().strip())
+        good = make(store, record())
+        store.prune(0, keep=[good])
+        assert sorted(store.directory.iterdir()) == sorted([good, partial])
+        other.kill()
+        other.wait()
+    store.sweep()
+    assert list(store.directory.iterdir()) == [good]
+
+
 def test_a_record_of_another_version_is_no_layer(tmp_path: Path) -> None:
     store = LayerStore(tmp_path / "layers")
     path = make(store, record()) / "record.json"
@@ -89,7 +109,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     removed = store.prune(25)
     assert [layer.path for layer in removed] == [paths[2], paths[1], paths[0]]
     assert {layer.path for layer in store.layers()} == {paths[3], paths[4]}
-    assert [layer.path for layer in store.prune(0, keep=paths[3])] == [paths[4]]
+    assert [layer.path for layer in store.prune(0, keep=[paths[3]])] == [paths[4]]
     assert paths[3].exists()
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from gitian.build.request import TargetRequest
 from gitian.environment import indices
 from gitian.environment.indices import Index, SourceLine
-from gitian.environment.layers import VERSION, Layer, LayerRecord, LayerStore, intent_of, size_limit, size_of
+from gitian.environment.layers import VERSION, Layer, LayerRecord, LayerStore, intent_of, size_of
 from gitian.errors import FetchError, GuestError
-from gitian.guest.protocol import HOST_ADDRESS, FreezableGuest, Guest
+from gitian.guest.protocol import HOST_ADDRESS, FreezableGuest, FreezingBackend, Guest
 from gitian.host import progress
 from gitian.images.lookup import BaseImage
 
@@ -34,8 +34,10 @@ def store_of(workspace_var: Path) -> LayerStore:
 
 
 def prepare(request: TargetRequest, image: BaseImage, start: Callable[[], Guest],
-            install: Callable[[Guest], str]) -> Prepared:
+            install: Callable[[Guest], str], *, anew: bool = False) -> Prepared:
     """Find the layer that fits, or make it: ``start`` starts a clean guest, ``install`` gives it its packages.
+
+    With ``anew`` a layer that is there is not looked at, but replaced.
 
     Where no layer can be made (--no-layers, a source that cannot be asked whether it has changed), the guest that was
     installed is returned to go on in. Raises FetchError (--offline without a layer; a source that does not answer) and
@@ -47,7 +49,7 @@ def prepare(request: TargetRequest, image: BaseImage, start: Callable[[], Guest]
                                      *(repository.source for repository in request.plan.descriptor.repositories)])
     wanted = options.layers and sources is not None
     intent = intent_of(_ingredients(request, image))
-    if wanted and (options.offline or not options.upgrade):
+    if wanted and not anew and (options.offline or not options.upgrade):
         layer = _usable(store, intent, offline=options.offline)
         if layer is not None:
             return Prepared(manifest=layer.record.manifest, layer=layer.path)
@@ -65,7 +67,6 @@ def prepare(request: TargetRequest, image: BaseImage, start: Callable[[], Guest]
         raise
     with progress.step("Keeping the installed packages as a layer"):
         layer = _freeze(guest, store, request, intent, found, manifest)
-        store.prune(size_limit(request.environment), keep=layer.path)
     return Prepared(manifest=manifest, layer=layer.path)
 
 
@@ -85,9 +86,10 @@ def _ingredients(request: TargetRequest, image: BaseImage) -> dict[str, Any]:
         kvm = image.record.kvm or {}
         found["machine"] = {
             "kernel": kvm.get("kernel_sha256"), "initrd": kvm.get("initrd_sha256"), "disk": kvm.get("disk_sha256"),
-            "memory": options.memory, "processors": options.num_make,
-            "accelerator": request.environment.get("GITIAN_ACCEL", "auto"),
-            "qemu": request.environment.get("KVM", "")}
+            "memory": options.memory, "processors": options.num_make}
+    if isinstance(request.backend, FreezingBackend):
+        found["host"] = request.backend.identity(image=image.path, arch=request.target.dpkg_arch,
+                                                 workspace=request.state, environment=request.environment)
     return found
 
 

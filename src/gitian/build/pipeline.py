@@ -14,6 +14,7 @@ from gitian.build.layer import store_of
 from gitian.build.outputs import manifest_of, merge
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
+from gitian.environment.layers import size_limit
 from gitian.formats.descriptor import Descriptor
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
@@ -72,6 +73,7 @@ def build(request: BuildRequest) -> BuildOutcome:
 
     owners: dict[str, str] = {}
     manifests: dict[str, str] = {}
+    layers: set[Path] = set()
     for targets in _rounds(plan):
         with workspace.scratch() as scratch:
             for outcome in _build_round(targets, plan, request, inputs, scratch):
@@ -80,6 +82,9 @@ def build(request: BuildRequest) -> BuildOutcome:
                                   f"different contents; the one of {conflict.later} is kept.")
                 _keep_caches(outcome, plan, workspace)
                 manifests[outcome.label] = outcome.manifest
+                layers |= {outcome.layer} if outcome.layer is not None else set()
+    # Not before: one of several targets must not take away what another starts from.
+    store_of(workspace.var).prune(size_limit(request.environment), keep=layers)
 
     with progress.step("Generating report"):
         report = _report(plan, inputs.manifest_text, manifests, workspace)

@@ -33,10 +33,12 @@ class TargetRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetOutcome:
-    """What one target gave: where its output and caches lie (in the caller's scratch), and its environment."""
+    """What one target gave: where its output and caches lie (in the caller's scratch), its environment, and the layer
+    that it started from."""
 
     label: str
     manifest: str
     out: Path
     cache_common: Path | None = None
     cache_package: Path | None = None
+    layer: Path | None = None

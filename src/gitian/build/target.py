@@ -14,7 +14,7 @@ from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
 from gitian.environment.manifest import Package, environment_manifest
 from gitian.environment.pool import Supply, archives_of
-from gitian.errors import BuildError, FetchError, GuestError
+from gitian.errors import BuildError, FetchError, GuestError, ImageError, ProgramError
 from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StartRequest
 from gitian.host import pool, progress
 from gitian.host.space import free
@@ -41,21 +41,35 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     workspace, target = request.workspace, request.target
     image = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
                        backend=request.backend.name, distro=target.distro)
-    prepared = _prepared(request, image)
-    write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
+    prepared, guest = _opened(request, image)
     keep = False
-    guest = prepared.guest or _start(request, image, prepared.layer)
     try:
+        write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
         _copy_inputs(guest, request)
         _run_script(guest, request)
-        outcome = _copy_out(guest, request, scratch, prepared.manifest)
+        outcome = _copy_out(guest, request, scratch, prepared)
         keep = request.keep
         return outcome
     finally:
         guest.close(keep=keep)
 
 
-def _prepared(request: TargetRequest, image: BaseImage) -> Prepared:
+def _opened(request: TargetRequest, image: BaseImage) -> tuple[Prepared, Guest]:
+    """A guest that has its packages, from a layer if there is one. A layer that no guest starts from is made anew."""
+    prepared = _prepared(request, image)
+    if prepared.guest is not None:
+        return prepared, prepared.guest
+    try:
+        return prepared, _start(request, image, prepared.layer)
+    except (GuestError, ImageError, ProgramError) as error:
+        if request.plan.options.offline:
+            raise
+        progress.warn(f"No guest starts from the layer, which is therefore made anew: {error}")
+    prepared = _prepared(request, image, anew=True)
+    return prepared, prepared.guest or _start(request, image, prepared.layer)
+
+
+def _prepared(request: TargetRequest, image: BaseImage, *, anew: bool = False) -> Prepared:
     """A guest with its packages installed, or the layer of one."""
     def install(guest: Guest) -> str:
         with Log(request.workspace.var / f"install{request.log_suffix}.log") as log:
@@ -64,7 +78,7 @@ def _prepared(request: TargetRequest, image: BaseImage) -> Prepared:
             return environment_manifest(guest, _known_hashes(image))
 
     if not request.plan.options.skip_image:
-        return layer.prepare(request, image, lambda: _start(request, image, None), install)
+        return layer.prepare(request, image, lambda: _start(request, image, None), install, anew=anew)
     guest = _reused(request, image)
     try:
         return Prepared(manifest=install(guest), guest=guest)
@@ -220,7 +234,7 @@ def _run_script(guest: Guest, request: TargetRequest) -> None:
                     hint=f"The whole log is in '{log.path}'.")
 
 
-def _copy_out(guest: Guest, request: TargetRequest, scratch: Path, manifest: str) -> TargetOutcome:
+def _copy_out(guest: Guest, request: TargetRequest, scratch: Path, prepared: Prepared) -> TargetOutcome:
     descriptor = request.plan.descriptor
     home = PurePosixPath("/home") / guest.user
     limits = Limits(size=max(0, free(scratch) - _RESERVE))
@@ -238,7 +252,7 @@ def _copy_out(guest: Guest, request: TargetRequest, scratch: Path, manifest: str
             common = grab(home / "cache" / "common", "cache-common")
             if guest.run(["test", "-d", f"cache/{descriptor.name}"], check=False).status == 0:
                 package = grab(home / "cache" / descriptor.name, "cache-package")
-    return TargetOutcome(label=request.target.label, manifest=manifest, out=out, cache_common=common,
-                         cache_package=package)
+    return TargetOutcome(label=request.target.label, manifest=prepared.manifest, out=out, cache_common=common,
+                         cache_package=package, layer=prepared.layer)
 
 

@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gitian.environment.indices import Index
+from gitian.host import process
 from gitian.host.workspace import make_directory, remove_tree, write_atomically
 
 #: Changed whenever the way in which layers are made changes.
@@ -104,9 +105,8 @@ class LayerStore:
     @contextlib.contextmanager
     def making(self) -> Iterator[tuple[Path, Callable[[LayerRecord], Layer]]]:
         """A place to make a layer in, and the function that finishes it there; unfinished, it is removed."""
-        self.sweep()
         make_directory(self.directory)
-        partial = self.directory / f"{_PARTIAL}{os.getpid()}"
+        partial = self.directory / _unfinished("new")
 
         def finish(record: LayerRecord) -> Layer:
             write_atomically(partial / _RECORD, _text(asdict(record)))
@@ -124,21 +124,25 @@ class LayerStore:
                 _remove(partial)
 
     def sweep(self) -> None:
-        """Remove what a dead process left unfinished, and what is no layer of this version."""
+        """Remove what a dead process left unfinished, and what is no layer of this version.
+
+        What a living process is making stays: a build makes the layers of several targets side by side.
+        """
         good = {layer.path for layer in self.layers()}
         with contextlib.suppress(FileNotFoundError):
             for entry in list(self.directory.iterdir()):
-                if entry not in good:
+                if entry not in good and not _in_the_making(entry.name):
                     _remove(entry)
 
-    def prune(self, limit: int, *, keep: Path | None = None) -> list[Layer]:
-        """Remove the least recently used layers until all together have at most ``limit`` bytes; returns them."""
+    def prune(self, limit: int, *, keep: Collection[Path] = ()) -> list[Layer]:
+        """Remove the least recently used layers, but those of ``keep``, until all together have at most ``limit``
+        bytes; returns them."""
         self.sweep()
         removed = []
         total = 0
         for layer in self.layers():
             total += layer.record.size
-            if total > limit and layer.path != keep:
+            if total > limit and layer.path not in keep:
                 _remove(layer.path)
                 removed.append(layer)
         return removed
@@ -160,10 +164,26 @@ def size_of(directory: Path) -> int:
     return total
 
 
+def _unfinished(what: str) -> str:
+    """A name that is no layer's, and tells who is at work there."""
+    who = process.identity(os.getpid())
+    assert who is not None, "a process can see itself"
+    return f"{_PARTIAL}{who.pid}-{who.started}-{what}"
+
+
+def _in_the_making(name: str) -> bool:
+    """Whether the process that is at work under this name is another one, and alive."""
+    words = name.removeprefix(_PARTIAL).split("-")
+    if not name.startswith(_PARTIAL) or len(words) < 2 or not (words[0] + words[1]).isdecimal():
+        return False
+    who = process.ProcessIdentity(pid=int(words[0]), started=int(words[1]))
+    return who.pid != os.getpid() and process.identity(who.pid) == who
+
+
 def _remove(path: Path) -> None:
     # Out of sight first: a half-removed layer must not look like a layer.
     if not path.name.startswith("."):
-        hidden = path.with_name(f"{_PARTIAL}removed-{os.getpid()}-{path.name[:16]}")
+        hidden = path.with_name(_unfinished(f"removed-{path.name[:16]}"))
         path.rename(hidden)
         path = hidden
     if path.is_dir() and not path.is_symlink():

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from gitian.errors import GitianError, GuestError, HostError, ImageError
-from gitian.guest import kvm_start, kvm_state, session, ssh
+from gitian.guest import acceleration, kvm_start, kvm_state, qemu, session, ssh
 from gitian.guest.kvm_start import Place
 from gitian.guest.kvm_state import LayerFiles
 from gitian.guest.protocol import UMASK, USER_ID, Limits, Result, StartRequest, contract_environment
@@ -352,6 +352,13 @@ class KvmBackend:
             guest.stop()
             raise
         return guest
+
+    def identity(self, *, image: Path, arch: str, workspace: Path, environment: Mapping[str, str]) -> str:
+        """Which qemu runs guests here, and how: a saved machine goes on in no other; see the protocol."""
+        program = qemu.program(arch, environment)
+        chosen = acceleration.choose(program=program, kernel=image.with_suffix(".vmlinuz"), environment=environment,
+                                     fallback=Place(workspace=workspace).console.parent)
+        return kvm_state.identity(program, chosen.name)
 
     def attach(self, workspace: Path, *, environment: Mapping[str, str]) -> KvmGuest:
         """Find the guest that was left running in this workspace. Raises GuestError, HostError."""

@@ -137,6 +137,17 @@ class FreezableGuest(Protocol):
 
 
 @runtime_checkable
+class FreezingBackend(Protocol):
+    """A backend whose frozen guests go on only in the machine that they were frozen in."""
+
+    def identity(self, *, image: Path, arch: str, workspace: Path, environment: Mapping[str, str]) -> str:
+        """What of this machine a frozen guest over ``image`` depends on, as text that is part of a layer's key.
+
+        Raises HostError, UsageError, MissingToolError.
+        """
+
+
+@runtime_checkable
 class StoppableGuest(Protocol):
     """A guest that can be ended and started again as it was (libexec/stop-target)."""
 
