@@ -11,6 +11,8 @@ from gitian.cli import common
 
 #: command -> (module in gitian.cli, one line of help). The help is here so that `gitian --help` loads no command.
 COMMANDS = {
+    "canon": ("canon", "Make archives canonical: times, order, owners and modes."),
+    "canon-zip": ("canon_zip", "Set the date of every member of a zip file."),
     "doctor": ("doctor", "Tell what this machine has, lacks, or cannot use, for each backend."),
     "gbuild": ("gbuild", "Build a descriptor in clean guests and write the report."),
     "gsign": ("gsign", "Sign the report of a build as one signer."),
@@ -82,6 +84,7 @@ make_base_vm = common.entry(lambda: load("make-base-vm"), "make-base-vm")
 gbuild = common.entry(lambda: load("gbuild"), "gbuild")
 gsign = common.entry(lambda: load("gsign"), "gsign")
 gverify = common.entry(lambda: load("gverify"), "gverify")
+canon_zip = common.entry(lambda: load("canon-zip"), "canon-zip")
 
 
 if __name__ == "__main__":
