@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import stat
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +309,29 @@ def test_every_real_tree_release_by_release(capfd: pytest.CaptureFixture[str], t
         assert told[path, row["package"]] == [(each.signer, each.outcome.value) for each in alone.signers]
     made = page.read_text("utf-8")
     assert made.count('class="row ') == 26
+
+
+def test_on_a_terminal_rows_fit_and_a_bar_shows_how_far_it_is(tree: Tree) -> None:
+    tree.sign("1", "alice")
+    for number in range(30):
+        put(tree.root, "1", f"somebody{number}", assertion("1"), b"nonsense")
+    tree.sign("2", "alice")
+    command = [sys.executable, "-m", "gitian.cli.main", "gverify", "--all", "-d", str(tree.root), "--keyring",
+               str(tree.ring), "--only-keyring"]
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24"}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed: the command has ended
+        while piece := os.read(leader, 65536):
+            shown += piece
+    os.close(leader)
+    assert process.wait(120) == 1
+    text = shown.decode()
+    assert "\x1b[?25l" in text and "Checking signatures" in text  # the cursor is hidden while the bar moves
+    assert text.rindex("\x1b[?25h") < text.index("RELEASE")  # and shown again before the table comes
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text[text.index("RELEASE"):].splitlines()]
+    assert max(map(len, rows[:3])) <= 100
+    assert rows[1].endswith("…") and rows[2].split() == ["2", "pkg", "agree", "1", "1"]

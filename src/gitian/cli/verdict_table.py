@@ -29,6 +29,8 @@ _COLOURS = {Decision.AGREE: "green", Decision.DISAGREE: "red", Decision.POLICY: 
 _HEADS = ("RELEASE", "PACKAGE", "VERDICT", "KEYS", "SIGNED", "WHO IS NOT OK")
 #: So many names of signers stand in a row before '+ N'.
 _NAMES = 5
+#: So much of the last column is shown even on a narrow terminal (characters).
+_LEAST = 30
 
 
 def pairs_of(count: int) -> str:
@@ -70,8 +72,8 @@ class Table:
         padded = [cell.rjust(width) if number in (3, 4) else cell + " " * (width - _width(cell))
                   for number, (cell, width) in enumerate(zip(cells, self._widths, strict=True))]
         if self._room is not None:
-            left = max(self._room - sum(map(_width, padded[:-1])) - 2 * (len(padded) - 1), 12)
-            padded[-1] = padded[-1] if len(padded[-1]) <= left else padded[-1][:left - 1] + "…"
+            left = max(self._room - sum(map(_width, padded[:-1])) - 2 * (len(padded) - 1), _LEAST)
+            padded[-1] = cells[-1] if len(cells[-1]) <= left else cells[-1][:left - 1] + "…"
         if self._markup:
             padded[2] = click.style(padded[2], fg=colour)
         self._kept.write("  ".join(padded).rstrip() + "\n")
