@@ -102,15 +102,19 @@ class Classic:
         progress("Setting up the classic ...")
         self.directory.mkdir(parents=True)
         copy = self.directory / "checkout"
-        shutil.copytree(self.checkout, copy, symlinks=True, ignore=shutil.ignore_patterns(
-            ".git", "base-*", "target-*", "var", "build", "inputs", "result", "cache"))
+        # Its programs, not what builds have left there.
+        shutil.copytree(self.checkout, copy, symlinks=True, ignore=lambda directory, names: [
+            name for name in names if Path(directory) == self.checkout
+            and name not in ("bin", "etc", "libexec", "target-bin", "share")])
         (copy / "var").mkdir()
+        aside = self.directory / "control-groups"
+        aside.mkdir()
         resolv = self.directory / "resolv.conf"
         resolv.write_text("nameserver 10.0.3.3\n")
         with contextlib.ExitStack() as stack:
             holder = stack.enter_context(_running(
                 ["unshare", "--net", "--mount", "--propagation", "private", "--", "sh",
-                 ROOT / "benchmarks/network.sh", resolv], "ready"))
+                 ROOT / "benchmarks/network.sh", resolv, aside], "ready"))
             prefix = ("nsenter", "-t", str(holder.pid), "-n", "-m", "--wd=/", "--")
             # The way out, for the package cache; not 10.0.2.0/24, which is the bridge's.
             stack.enter_context(_running(

@@ -104,11 +104,8 @@ class Runner:
                 continue
             if name == "kvm" and setting.quick and case.name != "tiny":
                 continue
-            try:
-                found[case.name] = {"title": case.title, "targets": ["-".join(target) for target in case.targets],
-                                    "ways": self._case(case, name, setting, classic)}
-            except BuildFailed as error:
-                self._note(f"'{case.title}' on {name} failed: {error}")
+            found[case.name] = {"title": case.title, "targets": ["-".join(target) for target in case.targets],
+                                "ways": self._case(case, name, setting, classic)}
         for workspace in setting.scratch.glob(f"{name}-*"):
             shutil.rmtree(workspace)
 
@@ -134,19 +131,20 @@ class Runner:
         for way in case.ways:
             if way == "classic" and (classic is None or len(case.targets) > 1):
                 continue
-            timings, loads = [], []
-            for number in range(runs.get(way, 0)):
-                say(f"{backend}, {case.title}: {way} ({number + 1} of {runs[way]}) ...")
-                loads.append(machine.load())
-                if way == "cold":
-                    forget()
-                    timings.append(build())
-                elif way == "warm":
-                    timings.append(build())
-                elif way == "no layers":
-                    timings.append(build("--no-layers"))
-                elif classic is not None:
-                    timings.append(classic(case, workspace))
+            timings: list[Timing] = []
+            loads: list[float] = []
+            try:
+                for number in range(runs.get(way, 0)):
+                    say(f"{backend}, {case.title}: {way} ({number + 1} of {runs[way]}) ...")
+                    loads.append(machine.load())
+                    if way == "cold":
+                        forget()
+                    if way == "classic" and classic is not None:
+                        timings.append(classic(case, workspace))
+                    else:
+                        timings.append(build(*(["--no-layers"] if way == "no layers" else [])))
+            except BuildFailed as error:
+                self._note(f"'{case.title}' on {backend}, {way}: {error}")
             if timings:
                 found[way] = summary(timings, loads)
         if len(reports) > 1:
