@@ -42,10 +42,11 @@ fi
 test "$(id -u "$3")" = "$4"
 """
 
-#: Unpack into a directory, made if need be; into the directory of a file likewise.
-_UNPACK = 'mkdir -p -- "$0" && exec tar -x -p --no-same-owner --no-overwrite-dir -f - -C "$0"'
-_PACK_DIRECTORY = 'exec tar -c --format=posix --pax-option=delete=atime,delete=ctime -S -f - -C "$0" .'
-_PACK_FILE = 'exec tar -c -h --format=posix --pax-option=delete=atime,delete=ctime -S -f - -C "$0" -- "$1"'
+#: Unpack into a directory, made if need be; into the directory of a file likewise. Records of 256 KiB, in place of
+#: tar's own 10, halve what a large file costs at both ends.
+_UNPACK = 'mkdir -p -- "$0" && exec tar -x -p -b 512 --no-same-owner --no-overwrite-dir -f - -C "$0"'
+_PACK_DIRECTORY = 'exec tar -c -b 512 --format=posix --pax-option=delete=atime,delete=ctime -S -f - -C "$0" .'
+_PACK_FILE = 'exec tar -c -h -b 512 --format=posix --pax-option=delete=atime,delete=ctime -S -f - -C "$0" -- "$1"'
 
 
 class LxcGuest:

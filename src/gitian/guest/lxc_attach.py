@@ -7,6 +7,7 @@ environment, no ignored signals.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -27,6 +28,8 @@ _AFTERMATH = 5.0
 #: A tar in the guest that moves no byte for so long hangs (seconds).
 STALL = 900.0
 _PIECE = 65536
+#: What a pipe holds that files go through (bytes): the most that pipe(7) gives everybody.
+_PIPE = 2**20
 #: Of what a streaming command says on stderr, this much is kept: the end (bytes).
 _COMPLAINT = 16384
 
@@ -80,9 +83,13 @@ class Attached:
         self._listener: threading.Thread | None = None
 
     def listen(self) -> None:
-        """Keep the end of what comes on stderr, in a thread."""
+        """Get ready for a stream of files; keep the end of what comes on stderr, in a thread."""
         stream = self.popen.stderr
         assert stream is not None, "stderr is a pipe"
+        for other in (self.popen.stdin, self.popen.stdout):
+            if other is not None:
+                with contextlib.suppress(OSError):  # a smaller one will do
+                    fcntl.fcntl(other.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
 
         def body() -> None:
             with contextlib.suppress(OSError, ValueError):
