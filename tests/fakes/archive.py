@@ -136,15 +136,21 @@ class Archive:
         return control.rstrip(b"\n") + b"\n" + more.encode()
 
     @contextlib.contextmanager
-    def serve(self, path: str = "") -> Iterator[str]:
-        """Serve the archive at 127.0.0.1, below ``path``; the address."""
-        with serve(self.root, path) as address:
+    def serve(self, path: str = "", seen: list[str] | None = None) -> Iterator[str]:
+        """Serve the archive at 127.0.0.1, below ``path``; the address. What is asked for is added to ``seen``."""
+        with serve(self.root, path, seen) as address:
             yield address
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept, as apt likes it
     prefix = ""
+    seen: list[str] | None = None
+
+    def do_GET(self) -> None:
+        if self.seen is not None:
+            self.seen.append(self.path)
+        super().do_GET()
 
     def translate_path(self, path: str) -> str:
         if not path.startswith(self.prefix):
@@ -159,9 +165,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(directory: Path, path: str = "") -> Iterator[str]:
+def serve(directory: Path, path: str = "", seen: list[str] | None = None) -> Iterator[str]:
     """An HTTP/1.1 server for a directory's files, on a port of its own; its address, with ``path``."""
-    handler = type("Handler", (_Handler,), {"prefix": path})
+    handler = type("Handler", (_Handler,), {"prefix": path, "seen": seen})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(directory)))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -78,7 +78,8 @@ def _pool(indices: Indices) -> Pool | None:
 def _wanted(indices: Indices, packages: Sequence[str]) -> tuple[Deb, ...]:
     """What apt would download for a new root filesystem, as far as that can be known beforehand."""
     try:
-        return indices.print_uris("--no-install-recommends", "install", "?essential", *packages)
+        return indices.print_uris("--no-install-recommends", "install", "?essential", "?priority(required)",
+                                  *packages)
     except ProgramError:
         return ()
 
