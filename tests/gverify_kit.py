@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 WORDS = ("OK", "MISMATCH", "BAD SIGNATURE", "NO KEY", "EXPIRED KEY", "REVOKED KEY", "WRONG RELEASE", "WRONG NAME",
-         "UNREADABLE")
+         "BAD ATTESTATION",         "UNREADABLE")
 _LINE = re.compile(r"^(?:\x1b\[1m)?(.+): (" + "|".join(WORDS) + r")(?:\x1b\[0m)?$", re.MULTILINE)
 _MISSING = re.compile(r"^missing (result|signature) at (.+)$", re.MULTILINE)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitian.attest import statements
+from gitian.attest.statements import Finished
 from gitian.build.layer import store_of
 from gitian.build.outputs import manifest_of, merge
 from gitian.build.request import TargetOutcome, TargetRequest
@@ -58,11 +60,13 @@ def build(request: BuildRequest) -> BuildOutcome:
     for note in plan.notes:
         progress.warn(note)
     sweep(request.backend, workspace)
+    images = {}
     for target in plan.targets:  # a missing base image is better said before the inputs are fetched
-        find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
-                   backend=request.backend.name, distro=target.distro)
+        images[target.label] = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
+                                          backend=request.backend.name, distro=target.distro).record
     report_path = workspace.result / f"{descriptor.name}-res.yml"
     report_path.unlink(missing_ok=True)
+    run = statements.begin(plan, workspace.result, workspace.var)
     for directory in (workspace.var, workspace.result, workspace.inputs):
         directory.mkdir(parents=True, exist_ok=True)
     _empty(workspace.build)
@@ -89,10 +93,13 @@ def build(request: BuildRequest) -> BuildOutcome:
     with progress.step("Generating report"):
         report = _report(plan, inputs.manifest_text, manifests, workspace)
         data = report.to_yaml().encode()
+        digest = hashing.sha256_bytes(data)
+        statements.write(Finished(plan=plan, inputs=inputs, report=report, report_sha256=digest, owners=owners,
+                                  images=images, backend=request.backend.name, run=run),
+                         workspace.result, workspace.var)
         write_atomically(report_path, data)
     for line in report.out_manifest.splitlines():
         request.tell(line)
-    digest = hashing.sha256_bytes(data)
     request.tell(f"{digest}  {report_path.name}")
     return BuildOutcome(report=report, path=report_path, sha256=digest)
 

@@ -15,9 +15,11 @@ from gitian.cli.classic import ClassicCommand
 from gitian.cli.common import CONTEXT
 
 if TYPE_CHECKING:
+    from gitian.attest.inspection import Inspector as Attestations
+    from gitian.host.workspace import Workspace
     from gitian.sigs.tree import SigsTree
     from gitian.sigs.verdict import SignerOutcome, Verdict
-    from gitian.sigs.verify import Request
+    from gitian.sigs.verify import Inspector, Request
 
 _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
 
@@ -34,6 +36,11 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
               help="Check signatures by 'PROG --quiet --batch --verify SIGNATURE ASSERTION'.")
 @click.option("--keyring", "keyrings", metavar="FILE|DIR", multiple=True, type=click.Path(path_type=Path),
               help="Public keys, armoured or binary. May be given more than once.")
+@click.option("--attest-key", "attest_keys", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
+              help="Ed25519 public keys (OpenSSH, allowed_signers, minisign) that may sign attestations. May be given "
+              "more than once.")
+@click.option("--outputs", metavar="DIR", type=click.Path(path_type=Path), help="Also check that the files in DIR are "
+              "those that the signers assert.")
 @click.option("--only-keyring", is_flag=True, help="Use only the keys of --keyring: neither key folders beside the "
               "signatures nor the GnuPG home.")
 @click.option("--require", metavar="N", type=click.IntRange(1, 10000), default=1, show_default=True,
@@ -53,15 +60,18 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release: str, destination: str | None,
-            compare_to: str | None, program: str | None, keyrings: tuple[Path, ...], only_keyring: bool, require: int,
-            policy_file: Path | None, revision: str | None, explained: bool, every: bool, html: Path | None,
-            as_json: bool, no_cache: bool, directory: Path | None) -> int:
+            compare_to: str | None, program: str | None, keyrings: tuple[Path, ...], attest_keys: tuple[Path, ...],
+            outputs: Path | None, only_keyring: bool, require: int, policy_file: Path | None, revision: str | None,
+            explained: bool, every: bool, html: Path | None, as_json: bool, no_cache: bool,
+            directory: Path | None) -> int:
     """Check who signed a release of DESCRIPTOR's package, and whether they agree.
 
     \b
     Exit status: 0 all agree; 1 somebody disagrees, or a signature does not count;
     2 bad usage; 13 too few agree (--require, --policy); 14 nothing to verify.
     """
+    from gitian.attest import ed25519
+    from gitian.attest.inspection import Inspector
     from gitian.errors import UsageError
     from gitian.formats.descriptor import Identity
     from gitian.host.workspace import Workspace
@@ -70,11 +80,15 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     check_release(release)
     if compare_to is not None:
         verify.check_compare_to(compare_to)
+    inspector = Inspector(ed25519.given(attest_keys), folders=not only_keyring)
     if every:
         from gitian.cli import gverify_all
 
         if compare_to is not None:
             raise UsageError("--compare-to is about the signers of one release, and --all verifies many.",
+                             hint="Leave out one of them.")
+        if outputs is not None:
+            raise UsageError("--outputs is about the files of one release, and --all verifies many.",
                              hint="Leave out one of them.")
         context = click.get_current_context()
         one = context.get_parameter_source("release") is not click.core.ParameterSource.DEFAULT
@@ -85,7 +99,8 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
                                     verbose=verbose, markup=markup, explained=explained)
         with tree_of(place, revision) as where, \
                 prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
-                        compare_to=None, program=program, words=False, use_cache=not no_cache) as request:
+                        compare_to=None, program=program, words=False, use_cache=not no_cache,
+                        inspector=inspector) as request:
             return gverify_all.run(request, wanted)
     if not descriptors:
         raise UsageError("Which descriptor? None was given.",
@@ -94,8 +109,10 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     shown = destination or str(Workspace.locate(directory, os.environ).sigs / name)
     with tree_of(Path(shown), revision) as where, \
             prepare(where, keyrings=keyrings, only_keyring=only_keyring, require=require, policy_file=policy_file,
-                    compare_to=compare_to, program=program, words=verbose, use_cache=not no_cache) as request:
+                    compare_to=compare_to, program=program, words=verbose, use_cache=not no_cache,
+                    inspector=inspector) as request:
         verdict = verify.verify_release(request, release, name)
+        verdict = _with_files(verdict, inspector, Workspace.locate(directory, os.environ), outputs)
         explanation = None
         if explained:
             from gitian.cli import verdict_explain
@@ -118,6 +135,17 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
         if explanation is not None:
             verdict_explain.render(explanation)
     return verdict.exit_code
+
+
+def _with_files(verdict: Verdict, inspector: Attestations, workspace: Workspace, outputs: Path | None) -> Verdict:
+    """The verdict, with what is wrong about files on this machine: our own build, and --outputs."""
+    from gitian.attest import files
+    from gitian.sigs.verdict import with_problems
+
+    problems = list(files.against_own_build(workspace, verdict.name, inspector.attested.values()))
+    if outputs is not None:
+        problems += files.against_verdict(outputs, verdict)
+    return with_problems(verdict, problems)
 
 
 @contextlib.contextmanager
@@ -148,7 +176,7 @@ def check_release(release: str) -> None:
 @contextlib.contextmanager
 def prepare(where: SigsTree, *, keyrings: tuple[Path, ...], only_keyring: bool, require: int,
             policy_file: Path | None, compare_to: str | None, program: str | None, words: bool,
-            use_cache: bool) -> Iterator[Request]:
+            use_cache: bool, inspector: Inspector | None = None) -> Iterator[Request]:
     """The request that the options make: keys gathered, policy read, cache opened and closed again."""
     from gitian.sigs import cache, keys, policy, verify
     from gitian.sigs import program as programs
@@ -159,7 +187,7 @@ def prepare(where: SigsTree, *, keyrings: tuple[Path, ...], only_keyring: bool, 
     try:
         yield verify.Request(
             tree=where, keyring=keyring, policy=chosen, compare_to=compare_to, words=words, cache=known,
-            program=None if program is None else programs.words(program, "--verify-program"))
+            inspector=inspector, program=None if program is None else programs.words(program, "--verify-program"))
     finally:
         known.close()
 

@@ -46,6 +46,7 @@ _SIGNS: dict[Outcome, tuple[str, str, str]] = {
     Outcome.REVOKED_KEY: ("⊘", "bad", "the key was revoked"),
     Outcome.WRONG_RELEASE: ("R", "odd", "the assertion names another release"),
     Outcome.WRONG_NAME: ("N", "odd", "the assertion names another package"),
+    Outcome.BAD_ATTESTATION: ("A", "bad", "the attestation beside the assertion does not hold"),
     Outcome.UNREADABLE: ("!", "odd", "the assertion cannot be read"),
     Outcome.MISSING_RESULT: ("–", "none", "a directory without a result of this package"),
     Outcome.MISSING_SIGNATURE: ("○", "odd", "an assertion that nobody signed"),

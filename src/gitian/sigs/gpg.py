@@ -332,10 +332,11 @@ def _with_revocations(records: dict[str, KeyRecord], exported: bytes) -> dict[st
     return {name: replace(record, revocations=tuple(found.get(name, ()))) for name, record in records.items()}
 
 
-def sign_detached(content: bytes, signer: str) -> bytes:
+def sign_detached(content: bytes, signer: str, *, digest: str | None = None) -> bytes:
     """A binary detached signature of ``content`` by the key that GnuPG finds for ``signer`` in the user's home.
 
-    Raises SigningError with GnuPG's own words, MissingToolError when there is no gpg.
+    ``digest`` names a hash that has to be used. Raises SigningError with GnuPG's own words, MissingToolError when there
+    is no gpg.
     """
     import gnupg
 
@@ -344,7 +345,8 @@ def sign_detached(content: bytes, signer: str) -> bytes:
     gpg = gnupg.GPG(gpgbinary=tools.find("gpg"))
     gpg.encoding = "utf-8"
     # Not keyid=: that becomes --default-key, and GnuPG signs with another key when it cannot find that one.
-    made = gpg.sign(content, detach=True, clearsign=False, binary=True, extra_args=["--local-user", signer])
+    made = gpg.sign(content, detach=True, clearsign=False, binary=True, extra_args=[
+        "--local-user", signer, *(["--digest-algo", digest] if digest is not None else [])])
     if not made.data or made.returncode not in (0, None):
         said = [line.removeprefix("gpg: ") for line in str(made.stderr).splitlines()
                 if line and not line.startswith("[GNUPG:]")]

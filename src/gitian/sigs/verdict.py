@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gitian.formats.assertion import Assertion
 from gitian.formats.manifest import Manifest
@@ -25,6 +25,7 @@ class Outcome(enum.Enum):
     REVOKED_KEY = "REVOKED KEY"
     WRONG_RELEASE = "WRONG RELEASE"
     WRONG_NAME = "WRONG NAME"
+    BAD_ATTESTATION = "BAD ATTESTATION"
     UNREADABLE = "UNREADABLE"
     MISSING_RESULT = "MISSING RESULT"
     MISSING_SIGNATURE = "MISSING SIGNATURE"
@@ -186,6 +187,14 @@ def differences(reference: str, own: str) -> tuple[Difference, ...]:
     there, here = Manifest.parse(reference).by_path(), Manifest.parse(own).by_path()
     return tuple(Difference(path=path, reference=there.get(path), own=here.get(path))
                  for path in sorted(there.keys() | here.keys()) if there.get(path) != here.get(path))
+
+
+def with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
+    """The verdict when something besides the signers' files was found wrong, a sentence each: nobody may rely on it."""
+    if not problems:
+        return verdict
+    return replace(verdict, decision=Decision.DISAGREE,
+                   reasons=(*verdict.reasons, *(problem.rstrip(".") for problem in problems)))
 
 
 def worst(states: Sequence[SignatureState]) -> SignatureState:

@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from gitian.errors import FormatError, NothingToVerifyError, UsageError
 from gitian.formats.assertion import Assertion
@@ -49,10 +50,31 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A signer whose signature is good, to be looked at further: the assertion's path in the tree, and what it is."""
+
+    number: int
+    signer: str
+    path: str
+    state: SignatureState
+    assertion: Callable[[], Assertion | None] = field(repr=False)
+
+
+class Inspector(Protocol):
+    """Looks further at signers whose signature is good: at what lies beside their assertions."""
+
+    def __call__(self, where: SigsTree, claims: Sequence[Claim],
+                 judge: Callable[[Sequence[judging.Case]], Mapping[int, SignatureState]]
+                 ) -> Mapping[int, SignatureState]:
+        """New states for some of the claims, by number. ``judge`` checks more OpenPGP signatures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to verify, with what. ``words`` asks for GnuPG's own text too; ``program`` replaces GnuPG.
 
     ``now`` is in seconds since 1970, the present when None. ``progress`` is called with the number of signers done.
+    ``inspector`` has a say about every signer whose signature is good.
     """
 
     tree: SigsTree
@@ -64,6 +86,7 @@ class Request:
     cache: Cache = field(default_factory=lambda: Cache(None))
     now: int | None = None
     progress: Callable[[int], None] = field(default=lambda count: None)
+    inspector: Inspector | None = None
 
 
 def verify_release(request: Request, release: str, name: str) -> Verdict:
@@ -83,6 +106,8 @@ def verify_releases(request: Request, pairs: Iterable[Pair]) -> Iterator[Verdict
     with judging.Court(request.keyring, words=request.words, now=request.now) as court:
         for batch in _batches(request, pairs):
             _judge(request, court, batch)
+            if request.inspector is not None:
+                _inspect(request, request.inspector, court, batch)
             for found in batch:
                 request.progress(len(found.files))
                 yield decide(found.pair.said, found.pair.name, [file.candidate() for file in found.files],
@@ -115,10 +140,10 @@ class _File:
 
     def candidate(self) -> Candidate:
         assert self.state is not None
-        document = Document(self._assertion) if self.facts.build else None
+        document = Document(self.assertion) if self.facts.build else None
         return Candidate(signer=self.signer, path=self.path, state=self.state, facts=self.facts, document=document)
 
-    def _assertion(self) -> Assertion | None:
+    def assertion(self) -> Assertion | None:
         try:
             return Assertion.parse(self.reread(), self.path)
         except (FormatError, tree.TreeError):
@@ -304,7 +329,8 @@ def _judge(request: Request, court: judging.Court, batch: Sequence[_Release]) ->
     contents = [file.contents or (b"", b"") for file in waiting]
     cases = [judging.Case(name=number, content=content, proof=proof)
              for number, (content, proof) in enumerate(contents)]
-    states = court.judge(cases) if request.program is None else _ask_program(request.program, waiting, cases)
+    states = court.judge(cases) if request.program is None else \
+        _ask_program(request.program, [file.path.rsplit("/", 1)[-1] for file in waiting], cases)
     for number, (file, (content, _)) in enumerate(zip(waiting, contents, strict=True)):
         file.state = states[number]
         file.facts = facts(content, file.path)
@@ -312,6 +338,22 @@ def _judge(request: Request, court: judging.Court, batch: Sequence[_Release]) ->
     if request.cache.usable and request.program is None:
         request.cache.keep({file.key: {"state": {**asdict(file.state), "outcome": file.state.outcome.value},
                                        "facts": asdict(file.facts)} for file in waiting if file.state is not None})
+
+
+def _inspect(request: Request, inspector: Inspector, court: judging.Court, batch: Sequence[_Release]) -> None:
+    """Let the inspector look at who counts so far. What it says is not remembered: it looks at other files."""
+    files = [file for found in batch for file in found.files]
+    claims = [Claim(number=number, signer=file.signer, path=file.path, state=file.state, assertion=file.assertion)
+              for number, file in enumerate(files)
+              if file.state is not None and file.state.outcome is Outcome.OK and file.facts.build]
+
+    def judge(cases: Sequence[judging.Case]) -> Mapping[int, SignatureState]:
+        if request.program is None:
+            return court.judge(cases)
+        return _ask_program(request.program, ["statement"] * len(cases), cases)
+
+    for number, state in inspector(request.tree, claims, judge).items():
+        files[number].state = state
 
 
 def facts(content: bytes, path: str) -> Facts:
@@ -325,17 +367,17 @@ def facts(content: bytes, path: str) -> Facts:
     return Facts(release=assertion.release, name=assertion.name, build=build_digest(assertion.out_manifest))
 
 
-def _ask_program(words: tuple[str, ...], files: Sequence[_File],
+def _ask_program(words: tuple[str, ...], names: Sequence[str],
                  cases: Sequence[judging.Case]) -> dict[int, SignatureState]:
     """Ask the user's own program about each signature, on private copies under their own names."""
     from concurrent.futures import ThreadPoolExecutor
 
     where = Path(tempfile.mkdtemp(prefix="gitian-verify-"))
 
-    def one(file: _File, case: judging.Case) -> SignatureState:
+    def one(name: str, case: judging.Case) -> SignatureState:
         place = where / str(case.name)
         place.mkdir()
-        content, proof = place / file.path.rsplit("/", 1)[-1], place / (file.path.rsplit("/", 1)[-1] + ".sig")
+        content, proof = place / name, place / (name + ".sig")
         content.write_bytes(case.content)
         proof.write_bytes(case.proof)
         state = program.verify(words, proof, content)
@@ -349,7 +391,7 @@ def _ask_program(words: tuple[str, ...], files: Sequence[_File],
 
     try:
         with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
-            return dict(zip(itertools.count(), pool.map(one, files, cases)))
+            return dict(zip(itertools.count(), pool.map(one, names, cases)))
     finally:
         shutil.rmtree(where, ignore_errors=True)
 

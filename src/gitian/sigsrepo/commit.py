@@ -13,16 +13,16 @@ from gitian.inputs.gittree import Repository
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Where two files are going to be committed, looked at before anything is signed."""
+    """Where a signer's files are going to be committed, looked at before anything is signed."""
 
     repository: Repository
-    paths: tuple[str, str]
+    paths: tuple[str, ...]
     message: str
 
 
 @contextlib.contextmanager
-def planned(assertion: Path, signature: Path, *, name: str, release: str, signer: str) -> Iterator[Plan]:
-    """See whether the two files can be committed; they need not exist yet.
+def planned(assertion: Path, signature: Path, *others: Path, name: str, release: str, signer: str) -> Iterator[Plan]:
+    """See whether the files can be committed; they need not exist yet.
 
     Raises UsageError when they lie in no work tree, SigningError when something else is staged or half done there.
     """
@@ -30,7 +30,7 @@ def planned(assertion: Path, signature: Path, *, name: str, release: str, signer
         if repository.work_tree is None:
             raise UsageError(f"'{assertion}' lies in a git repository without a work tree.")
         found = []
-        for path in (assertion, signature):
+        for path in (assertion, signature, *others):
             real = path.parent.resolve() / path.name
             if not real.is_relative_to(repository.work_tree) or real.is_relative_to(repository.git_dir):
                 raise UsageError(f"'{path}' does not lie in the work tree '{repository.work_tree}'.")
@@ -38,18 +38,18 @@ def planned(assertion: Path, signature: Path, *, name: str, release: str, signer
         if (busy := repository.unfinished()) is not None:
             raise SigningError(f"'{repository.work_tree}' is in the middle of {busy}.",
                                hint="Finish or abort it first. Nothing was signed.")
-        if others := [path for path in repository.staged() if path not in found]:
-            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-            names = ", ".join(f"'{path}'" for path in others[:5])
+        if strange := [path for path in repository.staged() if path not in found]:
+            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+            names = ", ".join(f"'{path}'" for path in strange[:5])
             raise SigningError(f"Something else is staged in '{repository.work_tree}': {names}{more}.",
                                hint="Commit or unstage it first ('git restore --staged .'). Nothing was signed.")
-        yield Plan(repository=repository, paths=(found[0], found[1]),
+        yield Plan(repository=repository, paths=tuple(found),
                    message=f"{name} {release}: signature of {signer}\n\nname: {name}\nrelease: {release}\n"
                            f"signer: {signer}\n")
 
 
 def carry_out(plan: Plan) -> str | None:
-    """Commit the two files; the commit's id, or None when it has been committed before just so.
+    """Commit the files; the commit's id, or None when it has been committed before just so.
 
     When it fails nothing stays staged, and the files stay. Raises SigningError (git would change the files' bytes),
     InputError with git's own words.
