@@ -87,7 +87,7 @@ class Supply:
         """
         parts = urlsplit(uri)
         steps = unquote(parts.path).split("/")
-        if parts.scheme not in ("http", "https") or "@" in parts.netloc or ".." in steps or "." in steps \
+        if parts.scheme not in ("http", "https") or "@" in parts.netloc or ".." in steps \
                 or pool_fetch.is_own(parts.hostname or "localhost") \
                 or not any(uri.startswith(archive.rstrip("/") + "/") for archive in self.archives):
             return None
