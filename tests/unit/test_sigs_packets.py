@@ -57,6 +57,17 @@ def test_what_is_no_detached_signature_is_called_by_its_name(data: bytes, words:
         packets.detached(data)
 
 
+def test_a_file_of_nothing_but_beginnings_is_read_once() -> None:
+    """16 MiB in which an armoured block begins half a million times and never ends: it took hours when an end was
+    looked for after each beginning."""
+    with pytest.raises(packets.PacketError, match="truncated"):
+        packets.detached(b"-----BEGIN PGP SIGNATURE-----\n" * (2**24 // 30))
+
+
+def test_two_armoured_blocks_in_one_file_are_two_signatures() -> None:
+    assert len(packets.detached(armoured(GOOD) + b"between\n" + armoured(GOOD))) == 2
+
+
 def test_a_signed_message_is_no_detached_signature() -> None:
     """GnuPG alone would accept it, and would not look at the document beside it."""
     with pytest.raises(packets.PacketError, match="another OpenPGP message"):

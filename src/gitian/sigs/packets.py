@@ -31,8 +31,8 @@ _NOT_DETACHED = "is not a detached signature but another OpenPGP message"
 #: More packets than this in one file are not looked at.
 PACKETS_LIMIT = 200_000
 
-_ARMOUR = re.compile(rb"-----BEGIN PGP ([A-Z ,/0-9]{1,40})-----[ \t]*\r?\n(.*?)-----END PGP [A-Z ,/0-9]{1,40}-----",
-                     re.DOTALL)
+_BEGIN = re.compile(rb"-----BEGIN PGP ([A-Z ,/0-9]{1,40})-----[ \t]*\r?\n")
+_END = re.compile(rb"-----END PGP [A-Z ,/0-9]{1,40}-----")
 
 
 class PacketError(Exception):
@@ -87,14 +87,25 @@ def binary(data: bytes, *, kinds: tuple[str, ...]) -> bytes:
     if data[0] & 0x80:
         return data
     blocks = []
-    for match in _ARMOUR.finditer(data):
-        heading = match[1].decode("ascii")
+    for heading, text in _armoured(data):
         if heading not in kinds:
             raise PacketError(f"holds a PGP {heading.lower()}")
-        blocks.append(_dearmour(match[2]))
+        blocks.append(_dearmour(text))
     if not blocks:
         raise PacketError(_what_else(data))
     return b"".join(blocks)
+
+
+def _armoured(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Heading and inside of each armoured block. Looks at every byte once: a file of nothing but beginnings is no
+    reason to look for an end after each of them."""
+    position = 0
+    while (begin := _BEGIN.search(data, position)) is not None:
+        end = _END.search(data, begin.end())
+        if end is None:
+            return
+        yield begin[1].decode("ascii"), data[begin.end():end.start()]
+        position = end.end()
 
 
 def _what_else(data: bytes) -> str:
@@ -110,17 +121,20 @@ def _what_else(data: bytes) -> str:
 
 def _dearmour(text: bytes) -> bytes:
     # Header lines ("Version: ...") end at the first empty line; a checksum line begins with "=".
-    lines = text.replace(b"\r\n", b"\n").split(b"\n")
     start = 0
-    for number, line in enumerate(lines):
-        if not line.strip():
-            start = number + 1
+    while start < len(text):
+        end = text.find(b"\n", start) + 1 or len(text)
+        line = text[start:end].strip()
+        if line and b":" not in line:
             break
-        if b":" not in line:
-            start = number
+        start = end
+        if not line:
             break
-    body = b"".join(line.strip() for line in lines[start:] if not line.startswith(b"="))
+    body, _, rest = (b"\n" + text[start:]).partition(b"\n=")
     try:
+        if rest.partition(b"\n")[2].strip():
+            raise ValueError("there is more after the checksum")
+        body = body.translate(None, b" \t\r\n\v\f")
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
         raise PacketError("is a damaged armoured file") from None
