@@ -15,7 +15,7 @@ from gitian.build.script import build_script
 from gitian.environment.manifest import Package, environment_manifest
 from gitian.environment.pool import Supply, archives_of
 from gitian.errors import BuildError, FetchError, GuestError, ImageError, ProgramError
-from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StartRequest
+from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StartRequest, StoppableGuest
 from gitian.host import pool, progress
 from gitian.host.space import free
 from gitian.host.workspace import write_atomically
@@ -36,22 +36,42 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     """Build one target in a guest of its own and copy what it made into ``scratch``.
 
     Raises ImageError, GuestError, FetchError (apt failed), BuildError (the script failed), OutputError (what came out
-    was refused). The guest is gone afterwards, unless ``keep`` was asked for and all went well.
+    was refused). Afterwards the guest has ended, and what it has written stays for --skip-image and start-target; with
+    ``keep`` it still runs. That is so when the script failed too; after other errors nothing stays.
     """
     workspace, target = request.workspace, request.target
     image = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
                        backend=request.backend.name, distro=target.distro)
     prepared, guest = _opened(request, image)
-    keep = False
     try:
         write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
         _copy_inputs(guest, request)
-        _run_script(guest, request)
+        try:
+            _run_script(guest, request)
+        except BuildError:
+            with contextlib.suppress(GuestError):  # the script's failure is what is to be told
+                _leave(guest, request)
+            raise
         outcome = _copy_out(guest, request, scratch, prepared)
-        keep = request.keep
+        _leave(guest, request)
         return outcome
-    finally:
-        guest.close(keep=keep)
+    except BuildError:
+        raise
+    except BaseException:
+        guest.close()
+        raise
+
+
+def _leave(guest: Guest, request: TargetRequest) -> None:
+    """End the guest, or keep it running. What it has written stays, unless it was one of several side by side, or has
+    filled the host's disk."""
+    if request.keep:
+        guest.close(keep=True)
+    elif isinstance(guest, StoppableGuest) and request.state == request.workspace.root \
+            and free(request.state) > _RESERVE:
+        guest.stop(overlay=False, quick=True)
+    else:
+        guest.close()
 
 
 def _opened(request: TargetRequest, image: BaseImage) -> tuple[Prepared, Guest]:

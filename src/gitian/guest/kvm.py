@@ -31,6 +31,8 @@ _CONSOLE_KEPT = 2**20
 _ROUND = 5.0
 #: An orderly end: everything in the guest is ended and its disk written (seconds).
 _POWER_OFF = 60.0
+#: Its disk alone written; in a guest that has no processes left to give it may not come to that (seconds).
+_SYNC = 30.0
 
 #: Random numbers, the time (the guest's clock stood while it started); sudo only where it is allowed; a base image that
 #: is meant for this user. $1: yes or no; $2: user; $3: its number; $4: seconds since the epoch.
@@ -151,18 +153,24 @@ class KvmGuest:
         self._leave()
         self._record = session.keep(self._place.workspace, self._record)
 
-    def stop(self, *, overlay: bool = True) -> None:
-        """End the guest; without ``overlay``, in good order, and what it has written stays for ``fresh=False``."""
+    def stop(self, *, overlay: bool = True, quick: bool = False) -> None:
+        """End the guest; without ``overlay``, in good order, and what it has written stays for ``fresh=False``.
+
+        With ``quick`` only its disk is brought into good order; see the protocol.
+        """
         if not overlay:
             with contextlib.suppress(GitianError):
-                self.run(["/run/gitian/poweroff"], user="root", timeout=_POWER_OFF)
-                self._fate.wait(_POWER_OFF)
+                if quick:
+                    self.run(["sync"], user="root", timeout=_SYNC)
+                else:
+                    self.run(["/run/gitian/poweroff"], user="root", timeout=_POWER_OFF)
+                    self._fate.wait(_POWER_OFF)
         self._leave()
         if self._fate.alive():
-            # Nothing that the guest still does matters: the disk goes with it.
+            # Nothing that the guest still does matters: its disk goes with it, or has what is to stay.
             with contextlib.suppress(GitianError), Qmp.connect(self._place.control, timeout=1.0) as control:
                 control.quit()
-            self._fate.wait(1.0)
+            self._fate.wait(1.0 if overlay else _POWER_OFF)
         session.end(self._place.workspace, self._record, overlay=overlay)
         if self._running is not None:
             process.end(self._running, patience=0)

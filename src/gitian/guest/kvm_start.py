@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import secrets
@@ -205,13 +206,19 @@ def plan(request: StartRequest) -> Machine:
     chosen = acceleration.choose(program=program, kernel=kernel, environment=request.environment,
                                  fallback=place.console.parent)
     if chosen.why:
-        progress.warn(f"Guests run in software emulation, which is slow: {chosen.why}.")
+        _warn_of_emulation(chosen.why)
     return Machine(
         program=program, name="", accel=chosen.name, memory=request.memory, processors=request.processors,
         kernel=kernel, initrd=None, overlay=place.overlay(request.suite, request.arch),
         disk_size=0, console=place.console, qmp=-1, port=0,
         # A parent's death is that of the thread that started it (prctl(2)): only the main one lives as long as we do.
         tied=not request.keep and _in_main_thread())
+
+
+@functools.cache
+def _warn_of_emulation(why: str) -> None:
+    # Once per command: a build starts several guests.
+    progress.warn(f"Guests run in software emulation, which is slow: {why}.")
 
 
 def _in_main_thread() -> bool:
@@ -227,7 +234,9 @@ def _make_overlay(request: StartRequest, overlay: Path, saved: Saved | None) -> 
         size = _usable(overlay, image)
         if size is not None:
             return size
-        progress.say("The last target was made from what is no longer there; starting from the base image.")
+        progress.say("The last target was made from what is no longer there: this one starts from the base image.")
+    elif not request.fresh:
+        progress.say("No target was left: this one starts from the base image.")
     below = image
     if saved is not None:
         below = saved.files.running_disk.resolve()
@@ -243,7 +252,7 @@ def _make_overlay(request: StartRequest, overlay: Path, saved: Saved | None) -> 
 
 
 def _usable(overlay: Path, image: Path) -> int | None:
-    """The size of an overlay's disk, if what it lies over is all there, down to an image that is no younger."""
+    """The size of an overlay's disk, if what it lies over is all there, down to the image, and nothing is younger."""
     done = process.run(["qemu-img", "info", "-U", "--backing-chain", "--output=json", str(overlay)], check=False)
     if done.status != 0:
         return None
@@ -252,7 +261,8 @@ def _usable(overlay: Path, image: Path) -> int | None:
         bottom = Path(chain[-1]["filename"])
         if bottom.resolve() != image or any(disk["format"] != "qcow2" for disk in chain):
             return None
-        return int(chain[0]["virtual-size"]) if overlay.stat().st_mtime >= image.stat().st_mtime else None
+        youngest = max(Path(disk["filename"]).stat().st_mtime for disk in chain[1:])
+        return int(chain[0]["virtual-size"]) if overlay.stat().st_mtime >= youngest else None
     except (ValueError, LookupError, TypeError, OSError) as error:
         raise ProgramError(f"What 'qemu-img info' says of '{overlay}' cannot be understood.") from error
 

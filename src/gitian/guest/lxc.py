@@ -141,8 +141,11 @@ class LxcGuest:
         else:
             self.stop()
 
-    def stop(self, *, overlay: bool = True) -> None:
-        """End the guest; without ``overlay`` what it has written stays for a later start with ``fresh=False``."""
+    def stop(self, *, overlay: bool = True, quick: bool = False) -> None:
+        """End the guest; without ``overlay`` what it has written stays for a later start with ``fresh=False``.
+
+        It is always ``quick``: what a container has written, the host has.
+        """
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             _end_supervisor(supervisor)
@@ -382,24 +385,39 @@ def prepare_overlay(overlay: Path, image: Path, ids: SubIds, *, fresh: bool, lay
     usable = False
     if not fresh and overlay.is_dir() and not overlay.is_symlink() and overlay.stat().st_uid == os.geteuid() \
             and marker.is_file():
-        was_base, _, was_layer = marker.read_text().rstrip("\n").partition("\n")
-        usable = was_base == base and (not was_layer or (Path(was_layer) / "upper").is_dir())
+        was_base, _, was_layer = marker.read_text().partition("\n")
+        was = Path(was_layer.rpartition("\n")[0]) if was_layer else None
+        usable = was_base == base and was_layer == _layer_mark(was)
         if usable:
-            layer = Path(was_layer) if was_layer else None
+            layer = was
     if not usable:
+        if not fresh:
+            progress.say("The last target was made from what is no longer there: this one starts from the base image."
+                         if overlay.is_dir() else "No target was left: this one starts from the base image.")
         session.remove([overlay])
         try:
             overlay.mkdir(mode=0o700)
             (overlay / "upper").mkdir(mode=0o755)
             # The overlay's top has the owner and mode of the upper directory: those of the guest's own '/'.
             os.chown(overlay / "upper", ids.uid, ids.gid)
-            marker.write_text(f"{base}\n{layer.resolve() if layer is not None else ''}")
+            marker.write_text(f"{base}\n{_layer_mark(layer)}")
         except OSError as error:
             raise HostError(f"The target '{overlay}' cannot be made: {error.strerror}.") from error
     # overlayfs marks the working directory of a 'volatile' mount so that it is not mounted twice: take a new one.
     session.remove([overlay / "work"])
     (overlay / "work").mkdir(mode=0o700)
     return layer
+
+
+def _layer_mark(layer: Path | None) -> str:
+    """A layer's place, then which directory it is: one that is made anew in the same place is another one."""
+    if layer is None:
+        return ""
+    try:
+        about = (layer / "upper").stat()
+    except OSError:
+        return "gone"
+    return f"{layer.resolve()}\n{about.st_dev} {about.st_ino}"
 
 
 def _set_up(guest: LxcGuest, request: StartRequest, chosen: network.Network) -> None:

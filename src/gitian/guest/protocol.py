@@ -151,8 +151,11 @@ class FreezingBackend(Protocol):
 class StoppableGuest(Protocol):
     """A guest that can be ended and started again as it was (libexec/stop-target)."""
 
-    def stop(self, *, overlay: bool = True) -> None:
-        """End the guest; without ``overlay`` what it has written stays for a later start with ``fresh=False``."""
+    def stop(self, *, overlay: bool = True, quick: bool = False) -> None:
+        """End the guest; without ``overlay`` what it has written stays for a later start with ``fresh=False``.
+
+        With ``quick`` its processes are not ended in good order: what they have written so far is what stays.
+        """
 
 
 class Backend(Protocol):
