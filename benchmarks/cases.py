@@ -71,8 +71,11 @@ class Case:
         return path
 
 
-def cases(first: Target, available: tuple[Target, ...], *, quick: bool) -> list[Case]:
-    """All cases, with the targets that there are base images for: ``first`` of them where one will do."""
+def cases(first: Target, available: tuple[Target, ...], *, quick: bool, processors: int = 2) -> list[Case]:
+    """All cases, with the targets that there are base images for: ``first`` of them where one will do.
+
+    More targets than ``processors`` are built in two ways: as many at a time as gbuild itself takes, and all at once.
+    """
     megabytes = 100 if quick else 500
     found = [
         Case(name="tiny", title="tiny", targets=(first,)),
@@ -88,9 +91,10 @@ def cases(first: Target, available: tuple[Target, ...], *, quick: bool) -> list[
         found += [
             replace(one, name="matrix", title=title, targets=whole, ways=("cold", "warm")),
             one,
-            replace(one, name="matrix-wide", title=f"{title}, --parallel {len(whole)}", targets=whole,
-                    options=("--parallel", str(len(whole)))),
         ]
+        if len(whole) > processors:
+            found.append(replace(one, name="matrix-wide", title=f"{title}, --parallel {len(whole)}", targets=whole,
+                                 options=("--parallel", str(len(whole)))))
     return found
 
 

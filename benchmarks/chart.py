@@ -44,8 +44,8 @@ def draw(results: Mapping[str, Any]) -> str:
             top = _panel(parts, top, backend, drawn)
     top = _legend(parts, top, _used(results))
     machine = results["machine"]
-    about = (f"{results['date']}; {machine['processors']} processors, Python {machine['python']}; "
-             f"{results['processors busy']:.0%} of them busy on average")
+    about = (f"{results['date']}; {machine['processors']} processors, {results['processors busy']:.0%} busy with this "
+             f"and with whatever else the machine did; Python {machine['python']}")
     parts.append(f'<text class="quiet" x="16" y="{top + 14}">{escape(about)}</text>')
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top + 28}" width="{_WIDTH}" '
             f'height="{top + 28}" role="img" aria-label="Seconds that builds take, by step">\n'
@@ -59,20 +59,23 @@ def _panel(parts: list[str], top: int, backend: str, drawn: list[Mapping[str, An
     scale = (_WIDTH - _LEFT - _RIGHT) / most
     name = {"lxc": "LXC", "kvm": "KVM"}.get(backend, backend)
     parts.append(f'<text class="title" x="16" y="{top}">{name}: seconds of wall time</text>')
-    begin = top + 14
     bars: list[str] = []
-    y = begin + 4
+    y = top + 14
+    stretches = []
     for case in drawn:
         y += 16
         bars.append(f'<text class="case" x="16" y="{y}">{escape(case["title"])}</text>')
         y += 8
+        start = y - 3
         for way in WAYS:
             if way in case["ways"]:
                 _bar(bars, y, way, case["ways"][way], scale)
                 y += _BAR + _GAP
+        stretches.append((start, y - _GAP + 3))
     for number in range(int(most / step) + 1):
         x = _LEFT + number * step * scale
-        parts.append(f'<line class="grid" x1="{x:.1f}" y1="{begin}" x2="{x:.1f}" y2="{y}"/>')
+        for start, end in stretches:  # not through the titles
+            parts.append(f'<line class="grid" x1="{x:.1f}" y1="{start}" x2="{x:.1f}" y2="{end}"/>')
         parts.append(f'<text class="quiet" x="{x:.1f}" y="{y + 14}" text-anchor="middle">{number * step:g}</text>')
     parts += bars
     return y + 50

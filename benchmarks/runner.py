@@ -1,7 +1,8 @@
 """Builds each case in each way, as often as it takes to tell noise from cost, and collects the numbers.
 
-The ways: 'cold' is the first build of a workspace, so packages are installed and a layer is kept; 'warm' a later build,
-from the layer; 'no layers' installs the packages and keeps none (--no-layers).
+The ways: 'cold' is the first build of a workspace on a machine that has no packages yet, so that they are downloaded
+and installed, and a layer is kept; 'warm' is a later build, from the layer; 'no layers' (--no-layers) installs the
+packages, which the pool has by then, and keeps no layer.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FIRST: Target = WANTED[0]
 
 #: How often a case is built in a way: (quick, full), by backend. Emulated machines take minutes without a layer.
 RUNS = {
-    "lxc": {"cold": (1, 3), "warm": (5, 9), "no layers": (1, 3), "classic": (1, 3)},
+    "lxc": {"cold": (1, 3), "warm": (5, 9), "no layers": (1, 3), "classic": (1, 2)},
     "kvm": {"cold": (1, 1), "warm": (2, 5), "no layers": (0, 1)},
 }
 
@@ -52,7 +53,13 @@ class Setting:
         kept = {name: os.environ[name] for name in ("http_proxy", "https_proxy", "TMPDIR", "GITIAN_ACCEL", "KVM")
                 if name in os.environ}
         return {**kept, "PATH": f"{SCRIPTS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME": str(self.scratch), "LANG": "C.UTF-8", "GITIAN_IMAGES": str(self.images), **self.variables}
+                "HOME": str(self.scratch), "LANG": "C.UTF-8", "GITIAN_IMAGES": str(self.images),
+                "GITIAN_POOL": str(self.pool), **self.variables}
+
+    @property
+    def pool(self) -> Path:
+        """Where packages are kept."""
+        return self.scratch / "pool"
 
     def program(self, name: str) -> list[str]:
         """The beginning of a command line."""
@@ -67,10 +74,12 @@ class Runner:
         self.results = results
 
     def backend(self, name: str, *, classic: Path | None) -> None:
-        """Build every case on a backend, side by side with the classic where it can run."""
-        if classic is None:
-            self._cases(name, self.setting, None)
-            return
+        """Build every case on a backend, side by side with the classic where it can run and knows how."""
+        if classic is not None:
+            self._side_by_side(name, classic)
+        self._cases(name, self.setting, None)
+
+    def _side_by_side(self, name: str, classic: Path) -> None:
         try:
             with Classic(classic, self.setting.scratch / "classic").ready(archives=archives(self.setting.scratch),
                                                                           progress=say) as place:
@@ -85,21 +94,22 @@ class Runner:
             self.results["classic"] = {"ran": False, "why not": error.reasons}
             for reason in error.reasons:
                 self._note(f"The classic was not run: {reason}.")
-        if name not in self.results["builds"]:
-            self._cases(name, self.setting, None)
 
     def _cases(self, name: str, setting: Setting, classic: Callable[[Case, Path], Timing] | None) -> None:
+        """Build those cases that have not been built yet; with the classic, those of the one target that it has."""
         available = images(setting, name)
-        for target in WANTED if setting.make_images else (FIRST,):
-            if target not in available and not (classic and target != FIRST) and make_image(setting, name, target):
+        for target in WANTED if setting.make_images and classic is None else (FIRST,):
+            if target not in available and make_image(setting, name, target):
                 available = (*available, target)
         if not available:
             self._note(f"There is no base image for {name}, and none could be made: nothing was built.")
             return
-        chosen = cases(FIRST if FIRST in available else available[0], available, quick=setting.quick)
-        found: dict[str, Any] = {}
-        self.results["builds"][name] = found
+        chosen = cases(FIRST if FIRST in available else available[0], available, quick=setting.quick,
+                       processors=len(os.sched_getaffinity(0)))
+        found: dict[str, Any] = self.results["builds"].setdefault(name, {})
         for case in chosen:
+            if case.name in found:
+                continue
             if setting.only and (case.workspace or case.name) not in setting.only:
                 continue
             if name == "kvm" and setting.quick and case.name != "tiny":
@@ -124,8 +134,9 @@ class Runner:
             return timing
 
         def forget() -> None:
-            if (workspace / "var/layers").exists():
-                shutil.rmtree(workspace / "var/layers")
+            for place in (workspace / "var/layers", setting.pool):
+                if place.exists():
+                    shutil.rmtree(place)
 
         found: dict[str, Any] = {}
         for way in case.ways:

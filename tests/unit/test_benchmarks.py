@@ -102,6 +102,8 @@ def test_cases_are_descriptors(tmp_path: Path) -> None:
         assert descriptor.name == case.name
         assert [(suite, arch) for suite in descriptor.suites for arch in descriptor.architectures] == list(case.targets)
         assert tuple(descriptor.packages) == case.packages
+    assert [case.name for case in found][-3:] == ["matrix", "one", "matrix-wide"]
+    assert [case.name for case in cases(everything[0], everything, quick=True, processors=4)][-2:] == ["matrix", "one"]
     matrix = next(case for case in found if case.name == "matrix")
     assert matrix.title == "2 suites x 2 architectures, idle"
     assert (tmp_path / "inputs/input.bin").stat().st_size == 100 * 10**6
