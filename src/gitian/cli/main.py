@@ -18,6 +18,7 @@ COMMANDS = {
     "gsign": ("gsign", "Sign the report of a build as one signer."),
     "gverify": ("gverify", "Check the signatures of a release, and whether the signers agree."),
     "keys": ("keys", "List who signed a release: known, expired or missing keys."),
+    "layers": ("layers", "List or remove the layers that builds start from."),
     "make-base-vm": ("make_base_vm", "Make the base image that guests start from."),
     "update": ("update", "Install or update a program from a release that enough signers agree on."),
 }

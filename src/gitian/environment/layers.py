@@ -49,15 +49,11 @@ class LayerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A finished layer on the disk."""
+    """A finished layer on the disk; ``used`` is when it was used last (seconds since 1970)."""
 
     path: Path
     record: LayerRecord
-
-    @property
-    def used(self) -> float:
-        """When it was last used (seconds since 1970)."""
-        return (self.path / _RECORD).stat().st_mtime
+    used: float
 
 
 def intent_of(ingredients: Mapping[str, Any]) -> str:
@@ -87,7 +83,8 @@ class LayerStore:
             for entry in self.directory.iterdir():
                 if not entry.name.startswith(".") and entry.is_dir() and not entry.is_symlink():
                     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                        found.append(Layer(path=entry, record=_read(entry / _RECORD, entry.name)))
+                        record = _read(entry / _RECORD, entry.name)
+                        found.append(Layer(path=entry, record=record, used=(entry / _RECORD).stat().st_mtime))
         return sorted(found, key=lambda layer: (-layer.used, layer.path.name))
 
     def find(self, intent: str) -> Layer | None:
@@ -115,7 +112,7 @@ class LayerStore:
             if place.exists():
                 _remove(place)
             partial.rename(place)
-            return Layer(path=place, record=record)
+            return Layer(path=place, record=record, used=(place / _RECORD).stat().st_mtime)
 
         try:
             yield partial, finish
