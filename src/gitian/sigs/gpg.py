@@ -100,15 +100,20 @@ class Judge:
         self._stack.close()
 
     def learn(self, keys: Sequence[bytes], revocations: Sequence[bytes] = ()) -> None:
-        """Import keys, then revocation certificates. What GnuPG does not take is left out without a word."""
+        """Import keys, then revocation certificates. What GnuPG does not take is left out without a word.
+
+        Give those that matter first: what takes GnuPG longer than PATIENCE is left out too.
+        """
         for number, data in enumerate((b"".join(keys), b"".join(revocations))):
             if data:
                 path = self._home / f"import-{number}"
                 path.write_bytes(data)
                 # Some of it may be damaged or of a kind this GnuPG does not know: the rest still counts.
-                process.run([*self._gpg(), "--import-options", "no-import-clean", "--import", path], check=False,
-                            timeout=PATIENCE)
+                with contextlib.suppress(ProgramError):
+                    process.run([*self._gpg(), "--import-options", "no-import-clean", "--import", path], check=False,
+                                timeout=PATIENCE)
                 path.unlink()
+
         self._records = None
 
     def ask(self, questions: Sequence[Question]) -> dict[int, Answer]:

@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gitian.errors import GitianError
+from gitian.host import process
+
 #: Where GnuPG keeps public keys, newest kind first. (The third, of GnuPG 2.4 with keyboxd, is a database.)
 PUBLIC_RINGS = ("pubring.kbx", "pubring.gpg")
 KEYBOXD_RING = "public-keys.d/pubring.db"
@@ -28,6 +31,24 @@ def private_home() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def exported_by_daemon(ring: Path) -> bytes:
+    """The keys of a ring that only GnuPG's own daemon can read (GnuPG 2.4's keyboxd): of a copy of it.
+
+    In the user's home even an export may write: an older GnuPG makes an empty keyring there. Raises OSError,
+    ProgramError.
+    """
+    with private_home() as private:
+        (private / "common.conf").write_bytes(b"use-keyboxd\n")
+        (private / "public-keys.d").mkdir(mode=0o700)
+        shutil.copyfile(ring, private / "public-keys.d" / "pubring.db")
+        try:
+            return process.run(["gpg", "--homedir", private, "--batch", "--no-tty", "--no-auto-check-trustdb",
+                                "--export"], check=False, timeout=120).stdout
+        finally:
+            with contextlib.suppress(GitianError):
+                process.run(["gpgconf", "--homedir", private, "--kill", "all"], check=False, timeout=20)
 
 
 def user_home(environ: Mapping[str, str] | None = None) -> Path | None:

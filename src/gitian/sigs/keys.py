@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gitian.errors import InputError
+from gitian.errors import InputError, ProgramError
 from gitian.host import process
 from gitian.sigs import home as homes
 from gitian.sigs import packets, tree
@@ -22,9 +22,15 @@ KEY_FOLDERS = ("gitian-keys", "gitian-pubkeys", "builder-keys", "keys", "pubkeys
                "contrib/builder-keys", "utils/gpg_keys")
 SUFFIXES = (".asc", ".pgp", ".gpg", ".key", ".kbx")
 
+#: Bounds of what the user names (bytes, files, bytes together).
 FILE_LIMIT = 32 * 2**20
 FILES_LIMIT = 5000
 TOTAL_LIMIT = 256 * 2**20
+#: Bounds of what a tree brings along; what is beyond them is left out.
+CARRIED_FILE_LIMIT = 8 * 2**20
+CARRIED_LIMIT = 64 * 2**20
+#: Of revocations that lie in files by themselves, so many are tried.
+REVOCATIONS_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ class Sources:
 class Keyring:
     """Public keys by key id and fingerprint. Parsed when first asked; ``digest`` needs the bytes alone."""
 
-    def __init__(self, data: Iterable[KeyData]) -> None:
+    def __init__(self, data: Iterable[KeyData], problems: Iterable[tuple[str, str]] = ()) -> None:
         self._data = tuple(data)
         self.digest = hashlib.sha256(b"".join(sorted(
             hashlib.sha256(item.data).digest() for item in self._data))).hexdigest()
@@ -58,7 +64,7 @@ class Keyring:
         self._by_id: dict[str, list[packets.KeyBlock]] = {}
         self._origins: dict[str, list[str]] = {}
         self._revocations: list[packets.Signature] = []
-        self._problems: list[tuple[str, str]] = []
+        self._problems = list(problems)
 
     def __contains__(self, issuer: str) -> bool:
         """Whether a key with this key id or fingerprint is at hand."""
@@ -99,7 +105,7 @@ class Keyring:
                 wanted.extend(block.revokers)
         ids = {name for block in chosen.values() for name in block.key_ids}
         revocations = [found.raw for found in self._revocations if ids.intersection(found.issuers)]
-        return [block.raw for block in chosen.values()], revocations
+        return [block.raw for block in chosen.values()], revocations[:REVOCATIONS_LIMIT]
 
     def _parse(self) -> None:
         if self._parsed:
@@ -111,6 +117,9 @@ class Keyring:
                 for data in _exported(item):
                     found = packets.key_file(data)
                     self._revocations += found.revocations
+                    self._problems += [(item.origin, f"holds the key {fingerprint}, which has over "
+                                                     f"{packets.KEY_PACKETS_LIMIT} parts and is passed over")
+                                       for fingerprint in found.oversized]
                     for block in found.blocks:
                         self._origins.setdefault(block.fingerprint, []).append(item.origin)
                         same = hashlib.sha256(block.raw).digest()
@@ -120,6 +129,8 @@ class Keyring:
                                 self._by_id.setdefault(name, []).append(block)
             except packets.PacketError as error:
                 self._problems.append((item.origin, str(error)))
+            except ProgramError:
+                self._problems.append((item.origin, "is a keybox that GnuPG cannot read"))
 
 
 def _exported(item: KeyData) -> Iterator[bytes]:
@@ -134,21 +145,28 @@ def _exported(item: KeyData) -> Iterator[bytes]:
 
 
 def gather(sources: Sources, where: tree.SigsTree | None = None) -> Keyring:
-    """All keys of the sources. Raises InputError for a --keyring that cannot be read."""
+    """All keys of the sources: the user's own first, so that nothing a tree brings keeps them from being used.
+
+    Raises InputError for a --keyring that cannot be read.
+    """
     found: list[KeyData] = []
+    problems: list[tuple[str, str]] = []
+    size = 0
     for path in sources.keyrings:
-        found += _given(path)
-    if sources.folders and where is not None:
-        found += _carried(where)
+        for file in _given(path):
+            found.append(KeyData(origin=str(file), data=_bytes_of(file)))
+            size += len(found[-1].data)
+            if size > TOTAL_LIMIT:
+                raise InputError(f"The key files are larger than {TOTAL_LIMIT >> 20} MiB in all.",
+                                 hint="Name the keyrings that matter with --keyring.")
     if sources.home is not None:
-        found += _own(sources.home)
-    if sum(len(item.data) for item in found) > TOTAL_LIMIT:
-        raise InputError(f"The key files are larger than {TOTAL_LIMIT >> 20} MiB in all.",
-                         hint="Name the keyrings that matter with --keyring, and use --only-keyring.")
-    return Keyring(found)
+        found += _own(sources.home, problems)
+    if sources.folders and where is not None:
+        found += _carried(where, problems)
+    return Keyring(found, problems)
 
 
-def _given(path: Path) -> list[KeyData]:
+def _given(path: Path) -> list[Path]:
     if path.is_dir():
         try:
             names = sorted(path.iterdir())[:FILES_LIMIT]
@@ -160,7 +178,7 @@ def _given(path: Path) -> list[KeyData]:
                              hint=f"Key files end in {', '.join(SUFFIXES)}.")
     else:
         files = [path]
-    return [KeyData(origin=str(file), data=_bytes_of(file)) for file in files]
+    return files
 
 
 def _bytes_of(file: Path) -> bytes:
@@ -176,35 +194,47 @@ def _bytes_of(file: Path) -> bytes:
     return data
 
 
-def _carried(where: tree.SigsTree) -> Iterator[KeyData]:
-    count = 0
-    for folder in KEY_FOLDERS:
-        try:
-            entries = where.list(folder)
-        except tree.TreeError:
-            continue
-        for entry in entries:
-            if entry.kind is tree.Kind.FILE and Path(entry.name).suffix.lower() in SUFFIXES and count < FILES_LIMIT:
+def _carried(where: tree.SigsTree, problems: list[tuple[str, str]]) -> Iterator[KeyData]:
+    """The key folders of a tree, and those of the repository that it is a part of."""
+    count = size = 0
+    for place in dict.fromkeys((where, where.top)):
+        for folder in KEY_FOLDERS:
+            try:
+                entries = place.list(folder)
+            except tree.TreeError:
+                continue
+            for entry in entries:
+                if entry.kind is not tree.Kind.FILE or Path(entry.name).suffix.lower() not in SUFFIXES:
+                    continue
+                path = tree.join(folder, entry.name)
+                origin = path if place is where else tree.join(place.label, path)
+                if count >= FILES_LIMIT or size >= CARRIED_LIMIT:
+                    problems.append((origin, "was left out, and what comes after it: the tree holds more than "
+                                             f"{FILES_LIMIT} key files, or {CARRIED_LIMIT >> 20} MiB of them"))
+                    return
                 count += 1
                 try:
-                    data = where.read(tree.join(folder, entry.name), FILE_LIMIT)
-                except tree.TreeError:
+                    data = place.read(path, min(CARRIED_FILE_LIMIT, CARRIED_LIMIT - size))
+                except tree.TreeError as error:
+                    problems.append((origin, str(error)))
                     continue
-                yield KeyData(origin=tree.join(folder, entry.name), data=data)
+                size += len(data)
+                yield KeyData(origin=origin, data=data)
 
 
-def _own(home: Path) -> Iterator[KeyData]:
+def _own(home: Path, problems: list[tuple[str, str]]) -> Iterator[KeyData]:
     for ring in homes.public_rings(home):
-        if ring.name == "pubring.db":
-            # Only GnuPG's own daemon can read this one.
-            data = process.run(["gpg", "--homedir", home, "--batch", "--no-tty", "--no-auto-check-trustdb", "--export"],
-                               check=False, timeout=120).stdout
-            yield KeyData(origin=str(home), data=data)
-        elif ring.stat().st_size <= homes.RING_LIMIT:
-            try:
+        try:
+            if ring.stat().st_size > homes.RING_LIMIT:
+                problems.append((str(ring), f"is larger than {homes.RING_LIMIT >> 20} MiB"))
+            elif ring.name == "pubring.db":
+                yield KeyData(origin=str(ring), data=homes.exported_by_daemon(ring) or b"\n")
+            else:
                 yield KeyData(origin=str(ring), data=ring.read_bytes())
-            except OSError:
-                continue
+        except OSError as error:
+            problems.append((str(ring), f"cannot be read: {error.strerror}"))
+        except ProgramError as error:
+            problems.append((str(ring), f"cannot be read: {error}"))
 
 
 def default_sources(keyrings: tuple[Path, ...], *, only: bool, environ: Mapping[str, str] | None = None) -> Sources:

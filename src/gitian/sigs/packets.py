@@ -30,6 +30,9 @@ _NOT_DETACHED = "is not a detached signature but another OpenPGP message"
 
 #: More packets than this in one file are not looked at.
 PACKETS_LIMIT = 200_000
+#: A key of more packets than this, certifications by others not counted, is passed over. (GnuPG takes minutes to import
+#: a key with ten thousand user ids; of the real keys at hand none has more than 50 packets.)
+KEY_PACKETS_LIMIT = 1000
 
 _BEGIN = re.compile(rb"-----BEGIN PGP ([A-Z ,/0-9]{1,40})-----[ \t]*\r?\n")
 _END = re.compile(rb"-----END PGP [A-Z ,/0-9]{1,40}-----")
@@ -292,10 +295,14 @@ def identifier(body: bytes) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFile:
-    """What a key file holds: keys, and revocations that stand for themselves (a revocation certificate)."""
+    """What a key file holds: keys, and revocations that stand for themselves (a revocation certificate).
+
+    ``oversized``: fingerprints of keys that were passed over, for they have more than KEY_PACKETS_LIMIT packets.
+    """
 
     blocks: tuple[KeyBlock, ...]
     revocations: tuple[Signature, ...]
+    oversized: tuple[str, ...] = ()
 
 
 def key_file(data: bytes) -> KeyFile:
@@ -310,10 +317,13 @@ def key_file(data: bytes) -> KeyFile:
     ids: set[str] = set()
     users: list[str] = []
     revokers: set[str] = set()
+    oversized: list[str] = []
     fingerprint = ""
 
     def finish() -> None:
-        if fingerprint:
+        if fingerprint and len(pieces) > KEY_PACKETS_LIMIT:
+            oversized.append(fingerprint)
+        elif fingerprint:
             blocks.append(KeyBlock(fingerprint=fingerprint, key_ids=frozenset(ids), raw=b"".join(pieces),
                                    user_ids=tuple(users), revokers=frozenset(revokers - ids)))
 
@@ -344,9 +354,9 @@ def key_file(data: bytes) -> KeyFile:
         finish()
         if not blocks and not revocations:
             raise
-        return KeyFile(blocks=tuple(blocks), revocations=tuple(revocations))
-    finish()
-    return KeyFile(blocks=tuple(blocks), revocations=tuple(revocations))
+    else:
+        finish()
+    return KeyFile(blocks=tuple(blocks), revocations=tuple(revocations), oversized=tuple(oversized))
 
 
 def _by_others(packet: Packet, ids: set[str]) -> bool:

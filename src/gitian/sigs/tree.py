@@ -16,6 +16,8 @@ from typing import Protocol
 
 #: More entries than this in one folder of a tree are not listed.
 ENTRIES_LIMIT = 100_000
+#: So many levels above a folder are looked at for the repository that it belongs to.
+LEVELS_LIMIT = 16
 
 
 class Kind(enum.Enum):
@@ -65,6 +67,10 @@ class SigsTree(Protocol):
     def identity(self) -> str | None:
         """What tells this tree from others when stamps are compared later; None when its files have no stamps."""
 
+    @property
+    def top(self) -> SigsTree:
+        """The whole repository that this tree is a folder of; the tree itself where there is none."""
+
     def list(self, path: str) -> tuple[Entry, ...]:
         """The entries of a folder, sorted by their bytes. Raises TreeError."""
 
@@ -95,6 +101,15 @@ class DirectoryTree:
     @property
     def identity(self) -> str | None:
         return self._root
+
+    @property
+    def top(self) -> SigsTree:
+        """The nearest directory upwards that has a '.git', be it a clone's, a worktree's or a submodule's."""
+        path = Path(self._root)
+        for above in (path, *path.parents[:LEVELS_LIMIT]):
+            if os.path.lexists(above / ".git"):
+                return self if above == path else DirectoryTree(above)
+        return self
 
     @property
     def root(self) -> Path:

@@ -23,10 +23,11 @@ _LONGEST_LINK = 4096
 class RevisionTree:
     """The part of a revision that lies below one folder. Made by :func:`opened`."""
 
-    def __init__(self, repository: Repository, top: TreeEntry, label: str) -> None:
+    def __init__(self, repository: Repository, top: TreeEntry, label: str, whole: RevisionTree | None = None) -> None:
         self._repository = repository
         self._top = top
         self._label = label
+        self._whole = whole
         self._folders: dict[str, dict[str, TreeEntry]] = {}
         self._lock = threading.RLock()  # one process of git's answers everything
 
@@ -38,6 +39,11 @@ class RevisionTree:
     def identity(self) -> str | None:
         """Stamps are the ids of contents, which mean the same in every revision of a repository."""
         return f"git:{self._repository.git_dir}"
+
+    @property
+    def top(self) -> RevisionTree:
+        """All of the revision: the repository's keys need not lie below the folder of releases."""
+        return self._whole or self
 
     def list(self, path: str) -> tuple[Entry, ...]:
         with self._lock:
@@ -148,7 +154,7 @@ def opened(place: Path, revision: str) -> Iterator[RevisionTree]:
     with Repository.opened(place) as repository:
         commit = repository.commit_id(revision)
         top = TreeEntry(name="", mode=_DIRECTORY, id=repository.tree_id(commit))
-        whole = RevisionTree(repository, top, f"{place} at {revision}")
+        whole = RevisionTree(repository, top, f"{repository.work_tree or place} at {revision}")
         try:
             # The way to the folder is the user's, so a link there may not lead out of the repository either.
             entry = whole._find(repository.prefix)
@@ -157,4 +163,5 @@ def opened(place: Path, revision: str) -> Iterator[RevisionTree]:
                                        hint="Is it the right revision, and the right --destination?") from error
         if entry.mode & _TYPE != _DIRECTORY:
             raise NothingToVerifyError(f"'{repository.prefix}' is no folder in the revision '{revision}'.")
-        yield RevisionTree(repository, entry, f"{place} at {revision} ({commit[:12]})")
+        label = f"{place} at {revision} ({commit[:12]})"
+        yield RevisionTree(repository, entry, label, whole if repository.prefix else None)
