@@ -13,12 +13,14 @@ from gitian.cli import common
 COMMANDS = {
     "canon": ("canon", "Make archives canonical: times, order, owners and modes."),
     "canon-zip": ("canon_zip", "Set the date of every member of a zip file."),
+    "collect": ("collect", "Put several rebuilders' results side by side: who agrees, and with what."),
     "doctor": ("doctor", "Tell what this machine has, lacks, or cannot use, for each backend."),
     "gbuild": ("gbuild", "Build a descriptor in clean guests and write the report."),
     "gsign": ("gsign", "Sign the report of a build as one signer."),
     "gverify": ("gverify", "Check the signatures of a release, and whether the signers agree."),
     "keys": ("keys", "List who signed a release: known, expired or missing keys."),
     "layers": ("layers", "List or remove the layers that builds start from."),
+    "lint": ("lint", "Look for what may keep a build from being reproduced."),
     "make-base-vm": ("make_base_vm", "Make the base image that guests start from."),
     "update": ("update", "Install or update a program from a release that enough signers agree on."),
 }

@@ -1,0 +1,107 @@
+"""What archives offer today, for ``gitian lint``: from their signed indices, or from index files that are at hand."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gitian.errors import FormatError, UsageError
+from gitian.host.progress import step
+from gitian.images import archive
+from gitian.images.distros import Distro, find_distro
+from gitian.images.sources import SourceOptions, find_sources
+from gitian.lint.debian import compare
+from gitian.lint.model import Offer
+from gitian.lint.run import Target
+
+#: An index is no larger than this when decompressed (bytes); Debian's main archive has 60 MB.
+_LIMIT = 2**30
+
+Offers = dict[tuple[str, str, str], Offer]
+
+
+def offers(targets: Sequence[Target], *, ask: bool, mirror: str | None, security_mirror: str | None,
+           indices: Sequence[Path]) -> Offers:
+    """The newest version of each package, by suite, architecture and name.
+
+    With ``ask``, the archives' signed indices are fetched and checked by apt. Index files count for every target of
+    their architecture. Raises FetchError, FormatError, MissingToolError, UsageError.
+    """
+    found: Offers = {}
+    places = sorted({(target.suite, target.architecture) for target in targets})
+    if ask:
+        for suite, arch in places:
+            _ask(suite, arch, mirror, security_mirror, found)
+    for path in indices:
+        for entry in _stanzas(path):
+            for suite, arch in places:
+                if entry.get("Architecture") in (arch, "all"):
+                    _take(found, suite, arch, entry, security="security" in path.name)
+    return found
+
+
+def _ask(suite: str, arch: str, mirror: str | None, security_mirror: str | None, found: Offers) -> None:
+    distro = _distro_of(suite)
+    options = SourceOptions.of(mirror=mirror, security_mirror=security_mirror, without=(), environment=os.environ)
+    with tempfile.TemporaryDirectory(prefix="gitian-lint-") as name, step(f"asking the archive about {suite} {arch}"):
+        scratch = Path(name)
+        scratch.chmod(0o755)  # apt fetches as a user of its own
+        sources = find_sources(distro, suite, arch, options, scratch)
+        fetched = archive.fetch_indices(sources, arch, distro.find_keyrings(), scratch)
+        for source in fetched.sources:
+            prefix = archive.list_prefix(source.host_uri) + "_dists_" + source.suite.replace("/", "_") + "_"
+            for path in sorted(fetched.lists.glob("*_Packages")):
+                if path.name.startswith(prefix):
+                    for entry in archive.stanzas(path):
+                        _take(found, suite, arch, entry, security=source.pocket == "security")
+
+
+def _distro_of(suite: str) -> Distro:
+    for name in ("debian", "ubuntu"):
+        distro = find_distro(name)
+        if suite in distro.suites:
+            return distro
+    raise UsageError(f"It is not known which archive has the suite '{suite}'.",
+                     hint="Leave out --archive, and give its index with --index FILE.")
+
+
+def _take(found: Offers, suite: str, arch: str, entry: dict[str, str], *, security: bool) -> None:
+    name, version = entry.get("Package"), entry.get("Version")
+    if not name or not version:
+        return
+    key = (suite, arch, name)
+    known = found.get(key)
+    if known is None or compare(known.version, version) < 0:
+        found[key] = Offer(version=version, security=security)
+    elif known.version == version and security:
+        found[key] = Offer(version=version, security=True)
+
+
+def _stanzas(path: Path) -> Iterator[dict[str, str]]:
+    """The paragraphs of a Packages file, compressed or not. Raises FormatError."""
+    try:
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as packed:
+                data = packed.read(_LIMIT + 1)
+        else:
+            with lzma.open(path) if path.name.endswith(".xz") else path.open("rb") as file:
+                data = file.read(_LIMIT + 1)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise FormatError(f"The index '{path}' cannot be read: {error}.") from error
+    if len(data) > _LIMIT:
+        raise FormatError(f"The index '{path}' is larger than {_LIMIT // 2**20} MiB, so it is no index.")
+    entry: dict[str, str] = {}
+    for line in data.decode("utf-8", "replace").split("\n"):
+        if not line.strip():
+            if entry:
+                yield entry
+            entry = {}
+        elif line[0] not in " \t":
+            name, _, value = line.partition(":")
+            entry[name] = value.strip()
+    if entry:
+        yield entry
