@@ -122,6 +122,12 @@ class ProgramError(GitianError):
     exit_code = 17
 
 
+class InitialBuildError(GitianError):
+    """Rebuilders agree with each other, and the build that everybody uses is another one."""
+
+    exit_code = 18
+
+
 # gitian update
 
 

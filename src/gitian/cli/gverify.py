@@ -55,6 +55,13 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
               "DESCRIPTOR (which is optional then), and print a table.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Also write a page that shows who signed "
               "what, and what differs.")
+@click.option("--rbvf", metavar="FILE", type=click.Path(path_type=Path), help="Also write the results in the "
+              "reproducible builds verification format, for 'gitian collect'; compressed when FILE ends in .gz. The "
+              "initial build is that of --compare-to, or the files of --outputs.")
+@click.option("--rbvf-sign", metavar="SIGNER", help="Sign that file too: FILE.sig.")
+@click.option("--rbvf-origin", metavar="NAME", help="What that file calls the origin of the binaries [default: the "
+              "package's name].")
+@click.option("--rbvf-uri", metavar="URI", help="Where that file says the binaries are.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and remember nothing.")
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
@@ -62,7 +69,8 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
 def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release: str, destination: str | None,
             compare_to: str | None, program: str | None, keyrings: tuple[Path, ...], attest_keys: tuple[Path, ...],
             outputs: Path | None, only_keyring: bool, require: int, policy_file: Path | None, revision: str | None,
-            explained: bool, every: bool, html: Path | None, as_json: bool, no_cache: bool,
+            explained: bool, every: bool, html: Path | None, rbvf: Path | None, rbvf_sign: str | None,
+            rbvf_origin: str | None, rbvf_uri: str | None, as_json: bool, no_cache: bool,
             directory: Path | None) -> int:
     """Check who signed a release of DESCRIPTOR's package, and whether they agree.
 
@@ -87,9 +95,9 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
         if compare_to is not None:
             raise UsageError("--compare-to is about the signers of one release, and --all verifies many.",
                              hint="Leave out one of them.")
-        if outputs is not None:
-            raise UsageError("--outputs is about the files of one release, and --all verifies many.",
-                             hint="Leave out one of them.")
+        if outputs is not None or rbvf is not None:
+            raise UsageError("--outputs and --rbvf are about one release, and --all verifies many.",
+                             hint="Leave out --all.")
         context = click.get_current_context()
         one = context.get_parameter_source("release") is not click.core.ParameterSource.DEFAULT
         package = Identity.read(descriptors[0]).name if descriptors else None
@@ -105,6 +113,15 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     if not descriptors:
         raise UsageError("Which descriptor? None was given.",
                          hint="Try: gverify -r RELEASE DESCRIPTOR, or: gverify --all -d DIR")
+    wanted_results = None
+    if rbvf is not None:
+        from gitian.cli import verdict_rbvf
+
+        wanted_results = verdict_rbvf.Wanted(path=rbvf, signer=rbvf_sign, origin=rbvf_origin, uri=rbvf_uri,
+                                             outputs=outputs)
+        verdict_rbvf.check(wanted_results)
+    elif rbvf_sign or rbvf_origin or rbvf_uri:
+        raise UsageError("There is no file of results to sign or to fill in.", hint="Name it with --rbvf FILE.")
     name = Identity.read(descriptors[0]).name
     shown = destination or str(Workspace.locate(directory, os.environ).sigs / name)
     with tree_of(Path(shown), revision) as where, \
@@ -125,6 +142,8 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
             from gitian.cli import gverify_all
 
             gverify_all.write_page(html, request, verify.Pair(release=release, name=name), verdict, explanation)
+        if wanted_results is not None:
+            verdict_rbvf.write(wanted_results, verdict, inspector.attested)
     if as_json:
         document = as_document(verdict)
         if explanation is not None:
