@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import sys
 from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
+
+from gitian.errors import HostError
 
 #: What is kept of the end of a log, to be shown when something fails.
 TAIL_LINES = 25
@@ -18,9 +23,8 @@ class Log:
 
     def __init__(self, path: Path, *, echo: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # never write through a link that somebody left there
         self.path = path
-        self._file: BinaryIO = path.open("xb", buffering=0)
+        self._file: BinaryIO = _emptied(path)
         self._echo = echo
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
@@ -68,3 +72,32 @@ class Log:
             text = plain(whole.decode("utf-8", errors="replace"), lines=True)
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+
+def empty_logs(var: Path) -> None:
+    """Empty the logs of the last build, so that nothing in var/ is taken for what this one did."""
+    for pattern in ("install-*.log", "build-*.log", "build-script", "build-script-*"):
+        for path in var.glob(pattern):
+            path.unlink(missing_ok=True)
+    for name in ("install.log", "build.log"):
+        Log(var / name).close()
+
+
+def _emptied(path: Path) -> BinaryIO:
+    """An empty file: the one that is there, so that 'tail -f' goes on with it, if it is ours alone.
+
+    Nothing is written through a link that somebody left there. Raises HostError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with contextlib.suppress(OSError):
+            file = os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0)
+            about = os.fstat(file.fileno())
+            if stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_uid == os.geteuid():
+                file.truncate(0)
+                return file
+            file.close()
+        path.unlink(missing_ok=True)
+        return os.fdopen(os.open(path, flags | os.O_EXCL, 0o644), "wb", buffering=0)
+    except OSError as error:
+        raise HostError(f"The log '{path}' cannot be written: {error.strerror}.") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from gitian.attest import statements
 from gitian.attest.statements import Finished
 from gitian.build.layer import store_of
+from gitian.build.log import empty_logs
 from gitian.build.outputs import manifest_of, merge
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
@@ -69,6 +70,7 @@ def build(request: BuildRequest) -> BuildOutcome:
     run = statements.begin(plan, workspace.result, workspace.var)
     for directory in (workspace.var, workspace.result, workspace.inputs):
         directory.mkdir(parents=True, exist_ok=True)
+    empty_logs(workspace.var)
     _empty(workspace.build)
     if descriptor.enable_cache:
         for name in ("common", descriptor.name):
@@ -165,7 +167,8 @@ def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, 
         one = TargetRequest(
             plan=plan, target=target, inputs=inputs, workspace=request.workspace, backend=request.backend,
             environment=request.environment, echo=bool(request.environment.get("CI")), state=state,
-            log_suffix=f"-{target.label}" if side_by_side else "", keep=request.options.skip_cleanup and last)
+            log_suffix=f"-{target.label}" if side_by_side and not last else "",
+            keep=request.options.skip_cleanup and last)
         pieces.append(Work(name=target.label, do=functools.partial(build_target, one, place)))
     if side_by_side:
         progress.say(f"--- Building for {', '.join(target.label for target in targets)} ---")

@@ -91,14 +91,23 @@ def _opened(request: TargetRequest, image: BaseImage) -> tuple[Prepared, Guest]:
 
 def _prepared(request: TargetRequest, image: BaseImage, *, anew: bool = False) -> Prepared:
     """A guest with its packages installed, or the layer of one."""
+    path = request.workspace.var / f"install{request.log_suffix}.log"
+    installed = False
+
     def install(guest: Guest) -> str:
-        with Log(request.workspace.var / f"install{request.log_suffix}.log") as log:
+        nonlocal installed
+        installed = True
+        with Log(path) as log:
             _install(guest, request, log, _supply(request, image))
         with progress.step("Creating package manifest"):
             return environment_manifest(guest, _known_hashes(image))
 
     if not request.plan.options.skip_image:
-        return layer.prepare(request, image, lambda: _start(request, image, None), install, anew=anew)
+        prepared = layer.prepare(request, image, lambda: _start(request, image, None), install, anew=anew)
+        if not installed and prepared.layer is not None:
+            with Log(path) as log:
+                log.note(f"The packages are those of the layer var/layers/{prepared.layer.name}")
+        return prepared
     guest = _reused(request, image)
     try:
         return Prepared(manifest=install(guest), guest=guest)
