@@ -63,6 +63,13 @@ class Signers:
                               check=True)
         self.gpg("--import", data=made.stdout)
 
+    def edit(self, name: str, at: str, *answers: str) -> None:
+        """Answer GnuPG's questions of --edit-key, at a time."""
+        subprocess.run(["gpg", "--homedir", str(self.home), "--no-tty", "--quiet", "--faked-system-time", at + "!",
+                        "--pinentry-mode", "loopback", "--passphrase", "", "--command-fd", "0", "--status-fd", "2",
+                        "--edit-key", self.fingerprints[name]], input="".join(f"{each}\n" for each in answers).encode(),
+                       capture_output=True, check=True)
+
     def close(self) -> None:
         subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], capture_output=True, check=False)
         shutil.rmtree(self.home, ignore_errors=True)

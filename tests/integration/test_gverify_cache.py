@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,44 @@ def test_findings_of_another_shape_are_passed_over(bench: Bench, asked: list[int
     database.close()
     assert bench.words() == ["OK", "MISMATCH", "OK"]
     assert asked == [3, 3]
+
+
+def test_a_finding_s_words_name_the_file_that_they_are_about(bench: Bench) -> None:
+    """The same bytes as another package's assertion are not told of under that one's name."""
+    for name in ("pkg", "twin"):
+        for signer in ("alice", "bob", "grace"):
+            file = bench.root / "mismatch-manifest" / signer / f"{name}-build.assert"
+            file.write_bytes(b"[")
+            file.with_name(file.name + ".sig").write_bytes(b"x")
+    details = []
+    for name in ("pkg", "twin"):
+        known = cache.Cache(bench.where)
+        request = verify.Request(tree=tree.DirectoryTree(bench.root), keyring=keys.Keyring([]), cache=known)
+        details.append(verify.verify_release(request, "mismatch-manifest", name).signers[0].detail)
+        known.close()
+    assert "pkg-build.assert" in details[0] and "twin-build.assert" in details[1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not read the file")
+def test_a_cache_that_we_may_not_read_costs_time_only() -> None:
+    base = Path(tempfile.mkdtemp(prefix="gc", dir="/tmp"))  # not below a directory of root's alone
+    try:
+        where = base / "gitian"
+        cache.Cache(where).close()
+        file, = where.glob("*.sqlite")
+        file.chmod(0o000)
+        for path in (base, where, file):
+            os.chown(path, 65534, 65534)
+        child = os.fork()
+        if child == 0:
+            status = 2
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                status = int(not file.exists() or cache.Cache(where).usable)
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        shutil.rmtree(base)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 #: Changes whenever what is kept, or the rules by which it is found out, change.
-VERSION = 1
+VERSION = 2
 #: A file that changed so recently might change again without its times showing it (ns).
 _FRESH = 2_000_000_000
 _ROWS_LIMIT = 200_000
@@ -133,7 +133,10 @@ def _opened(where: Path) -> sqlite3.Connection | None:
     if not _ours(file, stat.S_ISREG):
         return None
     for attempt in range(2):
-        database = sqlite3.connect(file, timeout=2.0)
+        try:
+            database = sqlite3.connect(file, timeout=2.0)
+        except sqlite3.Error:  # a file of ours that we may not read
+            return None
         try:
             database.executescript(_SCHEMA)
             return database

@@ -20,6 +20,10 @@ from gitian.sigs.verdict import Outcome, SignatureState, worst
 
 #: Reasons after which earlier signatures stay good.
 _HARMLESS = frozenset({1, 3})
+#: ``until`` of a state that is not to be remembered: it may be otherwise the next time.
+_NEVER_AGAIN = 1
+_SHA1 = 2
+_DAY = 86400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,8 @@ class Court:
         records = self._gpg.records()
         for question, name, at in asked:
             answer, text = answers[question.name]
-            found[name][at] = state(answer, question.proof, records, self._now, text)
+            at_hand = any(issuer in self._keyring for issuer in question.proof.issuers)
+            found[name][at] = state(answer, question.proof, records, self._now, text, at_hand=at_hand)
 
 
 def summary(states: Sequence[SignatureState]) -> SignatureState:
@@ -113,11 +118,11 @@ def summary(states: Sequence[SignatureState]) -> SignatureState:
 
 
 def state(answer: Answer, proof: packets.Signature, records: Mapping[str, KeyRecord], now: int,
-          text: str = "") -> SignatureState:
-    """What one answer of GnuPG means, given what it knows of the key."""
+          text: str = "", *, at_hand: bool = False) -> SignatureState:
+    """What one answer of GnuPG means, given what it knows of the key; ``at_hand``: a key file holds the key."""
     claim = proof.issuers[0] if proof.issuers else answer.fingerprint
     if answer.verdict == "no key":
-        return _no_key(claim, proof.created, text)
+        return _no_key(claim, proof.created, text, refused=at_hand)
     record = records.get(answer.fingerprint) or _record_of(claim, records)
     primary = records.get(answer.primary or (record.primary if record else "")) or record
     fingerprint = primary.fingerprint if primary else claim
@@ -127,12 +132,16 @@ def state(answer: Answer, proof: packets.Signature, records: Mapping[str, KeyRec
         detail = answer.reason or "GnuPG does not know the key"
         if answer.verdict == "expired":
             detail = f"the signature itself expired on {date(answer.expires)}" if answer.expires else detail
+        # GnuPG may have been ended, or short of room: that says nothing about the signature.
         return SignatureState(outcome=Outcome.BAD_SIGNATURE, detail=detail, fingerprint=fingerprint, user_id=user,
-                              made=made, text=text)
+                              made=made, text=text, until=0 if answer.verdict in ("bad", "expired") else _NEVER_AGAIN)
     outcome, detail, remarks = _validity(answer, record, primary, now)
+    if proof.digest == _SHA1:
+        remarks += ("it signs a SHA-1 digest, which people who can choose what is signed are able to forge",)
+    turning = (primary.expires, record.expires, answer.expires, made - _DAY)
     return SignatureState(outcome=outcome, detail=detail, fingerprint=fingerprint, user_id=user, made=made,
                           keys=(primary.fingerprint,), remarks=remarks, text=text,
-                          until=min((key.expires for key in (primary, record) if key.expires > now), default=0))
+                          until=min((moment for moment in turning if moment > now), default=0))
 
 
 def _validity(answer: Answer, record: KeyRecord, primary: KeyRecord,
@@ -162,7 +171,7 @@ def _validity(answer: Answer, record: KeyRecord, primary: KeyRecord,
                     f"{what} had expired on {date(key.expires)} when it signed on {date(made)}", tuple(remarks))
         if key.expires and now >= key.expires:
             remarks.append(f"{what} has expired since, on {date(key.expires)}")
-    if made > now + 86400:
+    if made > now + _DAY:
         remarks.append(f"the signature is dated {date(made)}, which is to come")
     return Outcome.OK, "", tuple(remarks)
 
@@ -176,9 +185,11 @@ def _bad(detail: str) -> SignatureState:
     return SignatureState(outcome=Outcome.BAD_SIGNATURE, detail=detail)
 
 
-def _no_key(claim: str, made: int, text: str = "") -> SignatureState:
-    return SignatureState(outcome=Outcome.NO_KEY, detail=f"the public key {claim} is not at hand", fingerprint=claim,
-                          made=made, text=text)
+def _no_key(claim: str, made: int, text: str = "", *, refused: bool = False) -> SignatureState:
+    detail = f"GnuPG does not take the public key {claim} that is at hand: it is damaged, or dated in the future (is " \
+             "this machine's clock right?)" if refused else f"the public key {claim} is not at hand"
+    return SignatureState(outcome=Outcome.NO_KEY, detail=detail, fingerprint=claim, made=made, text=text,
+                          until=_NEVER_AGAIN if refused else 0)
 
 
 def date(seconds: int) -> str:

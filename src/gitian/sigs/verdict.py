@@ -43,7 +43,7 @@ class SignatureState:
 
     ``made`` is in seconds since 1970. ``keys`` are the primary keys of all good signatures in the file; ``fingerprint``
     the first one's, or what the signature claims when it could not be checked. ``until``: when this has to be judged
-    anew, because a key expires then; 0 is never.
+    anew, because a key or the signature expires then; 0 is never, a moment that has passed each time.
     """
 
     outcome: Outcome

@@ -227,7 +227,7 @@ def _read_signer(request: Request, file: _File, digests: _Digests) -> None:
         file.reread = lambda: _again(request, file.path)
         return
     file.digests = (first, second)
-    file.key = _key(request, first, second)
+    file.key = _key(request, file, first, second)
     file.reread = lambda: _checked(_again(request, file.path), first)
     if content is not None and proof is not None:
         file.contents = (content, proof)
@@ -257,7 +257,7 @@ def _load(request: Request, file: _File) -> None:
         return
     first = hashlib.sha256(content).hexdigest()
     file.contents = (content, proof)
-    file.key = _key(request, first, hashlib.sha256(proof).hexdigest())
+    file.key = _key(request, file, first, hashlib.sha256(proof).hexdigest())
     file.reread = lambda: _checked(_again(request, file.path), first)
 
 
@@ -289,10 +289,12 @@ class _Digests:
             self._request.cache.keep_stamps(self._root, self._new)
 
 
-def _key(request: Request, first: str, second: str) -> str:
-    """Everything that a finding depends on."""
-    parts = (str(VERSION), first, second, request.keyring.digest, _gnupg(), "words" if request.words else "")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def _key(request: Request, file: _File, first: str, second: str) -> str:
+    """Everything that a finding depends on; its words name the file."""
+    parts = (str(VERSION), first, second, request.keyring.digest, _gnupg(), "words" if request.words else "",
+             file.path.rsplit("/", 1)[-1])
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
 
 
 _gnupg_known: list[str] = []
