@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -127,6 +128,21 @@ def test_a_build_does_not_write_to_the_layer(tmp_path: Path, images: Path) -> No
     assert before
     gbuild(tmp_path, images, str(path))
     assert state() == before
+
+
+def test_a_layer_from_which_no_guest_starts_is_made_anew(tmp_path: Path, images: Path) -> None:
+    path = descriptor(tmp_path, "echo 1 > $OUTDIR/a")
+    gbuild(tmp_path, images, str(path))
+    expected = report_of(tmp_path)
+    (layer,) = (tmp_path / "var" / "layers").iterdir()
+    shutil.rmtree(layer / "upper")
+    done = gbuild(tmp_path, images, "--offline", str(path), status=8)
+    assert "Updating" not in done.stderr
+    done = gbuild(tmp_path, images, str(path))
+    assert "is therefore made anew" in done.stderr and "Updating" in done.stderr
+    assert report_of(tmp_path) == expected
+    assert list((tmp_path / "var" / "layers").iterdir()) == [layer]
+    assert "Updating" not in gbuild(tmp_path, images, str(path)).stderr
 
 
 def test_the_plug_pulled_while_a_layer_is_made(tmp_path: Path, images: Path) -> None:
