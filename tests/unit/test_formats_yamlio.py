@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,3 +98,28 @@ def test_every_value_comes_back(value: Value) -> None:
     (float("-inf"), "-.inf")])
 def test_floats(value: float, text: str) -> None:
     assert psych.float_text(value) == text
+
+
+def test_tag_directives_are_bounded() -> None:
+    """The parser compares each with all before it: eight megabytes of them took it hours."""
+    lines = "".join(f"%TAG !a{number}! tag:x\n" for number in range(300_000)) + "--- x\n"
+    for data in (lines.encode(), lines.encode("utf-16")):
+        with pytest.raises(FormatError, match="tag directives"):
+            yamlio.parse(data, "x")
+    assert yamlio.parse(b"%TAG !a! tag:x\n--- x\n", "x") is not None
+
+
+def test_a_number_without_end_takes_no_gigabyte() -> None:
+    """Eight million digits once took the matcher a gigabyte, so that two hundred signers could take all there is."""
+    script = ("import resource\nfrom gitian.formats import psych\ndigits = '9' * 2**23\n"
+              "resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))\n"
+              "for text in (digits, '1_' * 2**22, '1,' * 2**22, '1_' * 2**22 + '1'):\n    psych.tokenize(text)\n")
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_integers_are_what_the_plain_form_of_the_pattern_says() -> None:
+    plain = re.compile(r"[-+]?0b[01_,]+|[-+]?0[0-7_,]+|[-+]?(?:0|[1-9](?:[0-9]|,[0-9]|_[0-9])*)|[-+]?0x[0-9a-fA-F_,]+")
+    for length in range(1, 6):
+        for letters in itertools.product("019,_-xb", repeat=length):
+            text = "".join(letters)
+            assert bool(psych._INTEGER.fullmatch(text)) == bool(plain.fullmatch(text)), text

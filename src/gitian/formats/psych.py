@@ -41,7 +41,8 @@ _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}")
 _SEXAGESIMAL_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}\.[0-9_]*")
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_,]*)?\.[0-9]*(?:[eE][+-][0-9]+)?")
 _INTEGER = re.compile(
-    r"[-+]?0b[01_,]+|[-+]?0[0-7_,]+|[-+]?(?:0|[1-9](?:[0-9]|,[0-9]|_[0-9])*)|[-+]?0x[0-9a-fA-F_,]+")
+    # Possessive: for each turn of the loop that it could take back the matcher would keep a hundred bytes.
+    r"[-+]?0b[01_,]+|[-+]?0[0-7_,]+|[-+]?(?:0|[1-9][0-9]*+(?:[,_][0-9]++)*+)|[-+]?0x[0-9a-fA-F_,]+")
 _NUMBERS = (_SEXAGESIMAL, _SEXAGESIMAL_FLOAT, _FLOAT, _INTEGER)
 _NEWLINE_INSIDE = re.compile(r"\n(?!\n?\Z)")
 _TRUE = frozenset(("yes", "true", "on"))

@@ -25,6 +25,8 @@ from gitian.formats import psych
 SIZE_LIMIT = 16 * 2**20
 DEPTH_LIMIT = 32
 NODE_LIMIT = 200_000
+#: The parser compares each tag directive with all before it; nobody needs one.
+TAG_DIRECTIVES_LIMIT = 100
 
 _OMAP = ("tag:yaml.org,2002:omap", "!omap")
 _STRING = ("tag:yaml.org,2002:str", "!str", "!ruby/string")
@@ -102,12 +104,14 @@ def parse(data: bytes, source: str, *, only_document: bool = False) -> Node | No
     """The first document of ``data`` as a tree; None when there is none.
 
     With ``only_document`` a second document is an error. ``source`` names the file in messages.
-    Raises FormatError: no YAML, an alias, or beyond SIZE_LIMIT, DEPTH_LIMIT or NODE_LIMIT.
+    Raises FormatError: no YAML, an alias, or beyond SIZE_LIMIT, DEPTH_LIMIT, NODE_LIMIT or TAG_DIRECTIVES_LIMIT.
     """
     import yaml
 
     if len(data) > SIZE_LIMIT:
         raise FormatError(f"{source}: the document is larger than {SIZE_LIMIT // 2**20} MiB.")
+    if data.count(b"%TAG") + data.count(b"%\0T\0A\0G") > TAG_DIRECTIVES_LIMIT:
+        raise FormatError(f"{source}: a document of over {TAG_DIRECTIVES_LIMIT} tag directives is not read.")
     try:
         return _Tree(yaml, yaml.parse(data, Loader=yaml.CSafeLoader), source).document(only_document)
     except yaml.MarkedYAMLError as error:
