@@ -115,6 +115,9 @@ script: "true"
     # Each target finds the caches that the one before it left, as in the classic: one after the other.
     (Options(parallel=4), "enable_cache: true\n", 1),
     (Options(parallel=4, cache_read_only=True), "enable_cache: true\n", 4),
+    # Two targets in the same kind of guest share a layer.
+    (Options(parallel=4), 'architectures: ["amd64", "linux64"]\n', 1),
+    (Options(parallel=4), 'architectures: ["i386", "linux64"]\n', 4),
 ])
 def test_how_many_targets_at_a_time(options: Options, extra: str, expected: int) -> None:
     plan = make_plan(Descriptor.parse((DESCRIPTOR + extra).encode(), "x.yml"), options)

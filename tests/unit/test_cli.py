@@ -39,7 +39,8 @@ def test_help_imports_nothing_heavy(name: str) -> None:
 def test_every_command_of_the_list_can_be_loaded_and_documents_its_options(name: str) -> None:
     command = load(name)
     assert command.help
-    assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option))
+    assert all(parameter.help for parameter in command.params
+               if isinstance(parameter, click.Option) and not parameter.hidden)
 
 
 def test_a_wrong_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,3 +74,24 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; '{SCRIPTS}/gitian' --help | true"], capture_output=True,
                           text=True, stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["gbuild", "gsign", "gverify", "make-base-vm"])
+def test_long_options_may_be_cut_short_as_in_the_classic(name: str) -> None:
+    command = load(name)
+    context = click.Context(command, info_name=name)
+    names = {spelling for parameter in command.get_params(context) if isinstance(parameter, click.Option)
+             for spelling in parameter.opts if spelling.startswith("--")}
+    flags = {spelling for parameter in command.get_params(context) if isinstance(parameter, click.Option)
+             and parameter.is_flag for spelling in parameter.opts} - {"--help"}
+    for spelling in names - {"--help"}:
+        short = spelling[:-1]
+        near = {other.replace("_", "-") for other in names if other.startswith(short)}
+        known = True
+        try:
+            command.make_context(name, [short if spelling in flags else f"{short}=1", "descriptor.yml"])
+        except click.NoSuchOption:
+            known = False
+        except click.UsageError:
+            pass  # known, and not content with its value
+        assert known == (len(near) == 1 or short in names), spelling

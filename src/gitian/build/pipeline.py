@@ -124,10 +124,13 @@ def _sweep_aside(backend: Backend, workspace: Workspace) -> None:
 def jobs(plan: BuildPlan, *, memory: int | None = None, processors: int | None = None) -> int:
     """How many targets are built at a time: --parallel, else what processors and memory (MiB) of this machine allow.
 
-    One, when each target has to find what the one before it left: its caches, or (--skip-image) itself.
+    One, when each target has to find what the one before it left: its caches, or (--skip-image) itself. One also when
+    two need the same guest (amd64 and linux64): they share a layer, and one would put it in the other's place.
     """
     options = plan.options
     if len(plan.targets) < 2 or options.skip_image or (plan.descriptor.enable_cache and not options.cache_read_only):
+        return 1
+    if len({(target.suite, target.dpkg_arch) for target in plan.targets}) < len(plan.targets):
         return 1
     if options.parallel:
         return min(options.parallel, len(plan.targets))

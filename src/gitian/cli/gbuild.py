@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from gitian.cli.classic import ClassicCommand
 from gitian.cli.common import CONTEXT
 
 
-@click.command("gbuild", context_settings=CONTEXT)
+@click.command("gbuild", cls=ClassicCommand, context_settings=CONTEXT)
 @click.argument("descriptor", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--allow-sudo", is_flag=True, help="Let the script use sudo without a password, if the descriptor asks "
               "for it ('sudo: true').")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from gitian.cli.classic import ClassicCommand
 from gitian.cli.common import CONTEXT
 
 
-@click.command("make-base-vm", context_settings=CONTEXT)
+@click.command("make-base-vm", cls=ClassicCommand, context_settings=CONTEXT)
 @click.option("-d", "--distro", metavar="D", default="ubuntu", show_default=True, help="The distro: debian or ubuntu.")
 @click.option("-s", "--suite", metavar="S", help="The suite [default: the distro's long-term-support release: noble "
               "for ubuntu, bookworm for debian].")
