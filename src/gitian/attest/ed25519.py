@@ -156,9 +156,12 @@ def _minisign(data: bytes, path: Path, password: Callable[[str], str]) -> Secret
     if blob[2:4] == b"Sc":
         stream = _scrypt(password(f"Password of '{path}': ").encode(), salt, operations, memory, path)
         secret = bytes(one ^ other for one, other in zip(secret, stream, strict=True))
-    if hashlib.blake2b(blob[:2] + secret[:72], digest_size=32).digest() != secret[72:]:
+    # minisign writes no checksum (zeros) into a key without a password.
+    known = hashlib.blake2b(blob[:2] + secret[:72], digest_size=32).digest()
+    key = SecretKey(secret[8:40])
+    if secret[72:] not in (known, *([bytes(32)] if blob[2:4] == b"\0\0" else [])) or key.public != secret[40:72]:
         raise SigningError(f"The password of '{path}' is wrong, or the key is damaged.")
-    return SecretKey(secret[8:40])
+    return key
 
 
 def _scrypt(password: bytes, salt: bytes, operations: int, memory: int, path: Path) -> bytes:
