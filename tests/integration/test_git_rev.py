@@ -119,7 +119,7 @@ def test_a_folder_below_the_top_that_is_gone_from_the_work_tree(sigs: Path, git:
         pass
 
 
-@pytest.mark.parametrize("rev", ["nonsense", "--help", "", "main:1.0", "main..pull", "a\nb", "0" * 40])
+@pytest.mark.parametrize("rev", ["nonsense", "--help", "", "main:1.0", "main..pull", "a\nb", "0" * 40, "^main"])
 def test_revisions_that_are_none(sigs: Path, rev: str) -> None:
     done = kit.gitian("gverify", sigs.parent / "demo.yml", "-r", "1.0", "-d", sigs, f"--git-rev={rev}")
     assert done.returncode == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,6 +171,29 @@ def test_directory_names_of_any_bytes(tree: Tree, signers: Signers) -> None:
     assert "\\x1b[31mred" in ran.stdout and "new\\x0aline: OK: OK" in ran.stdout and "\\xff\\xfe: OK" in ran.stdout
     assert not Path("pwned").exists()
     assert len(tree.verify("--json").document["signers"]) == len(ODD) + 1
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_names_that_the_user_s_encoding_lacks(tree: Tree, signers: Signers, encoding: str) -> None:
+    good = assertion("r1")
+    for name in ("\u017e\u20ac", "\xfc"):
+        put(tree.root, "r1", name, good, signers.sign("bob", good))
+    done = subprocess.run([sys.executable, "-m", "gitian.cli.main", "gverify", "-d", str(tree.root), "-r", "r1",
+                           "--keyring", str(tree.ring), "--only-keyring", str(tree.descriptor)], check=False,
+                          capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).count(": OK") == 3
+    assert ("\\u20ac" in done.stdout.decode(encoding)) == (encoding != "utf-8")
+
+
+def test_names_are_escaped_in_errors_too(tree: Tree, signers: Signers) -> None:
+    """A message may have lines; a name in it must not add one."""
+    put(tree.root, "r1", "x\ngverify: all is well", b"", None)
+    put(tree.root, "r1", "bob", b"--- !<tag:\xc2\xa0> [\"\\n all is well\"]\n", None)
+    for words in (("-c", "nobody"), ("-c", "bob")):
+        ran = tree.verify(*words)
+        assert ran.status == 2 and "\n all is well" not in ran.stderr and "\ngverify: all" not in ran.stderr
+    assert "x\\x0agverify: all is well" in tree.verify("-c", "nobody").stderr
 
 
 def test_escapes_and_shell_text_in_everything_that_is_printed(tree: Tree, signers: Signers) -> None:

@@ -173,6 +173,12 @@ def test_require_and_policy(synthetic: Path, capfd: pytest.CaptureFixture[str]) 
     assert (light.status, "weigh 2 of 3" in light.stdout) == (13, True)
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "10001", "\uff12", "1_0", " 1", "1.0", "nan", ""])
+def test_require_takes_plain_numbers(synthetic: Path, capfd: pytest.CaptureFixture[str], number: str) -> None:
+    ran = gverify(capfd, "--require", number, "-d", "sigs", "-r", "all-ok", "D.yml")
+    assert ran.status == 2 and "--require" in ran.stderr
+
+
 def test_keys_lists_who_is_known_and_who_is_not(synthetic: Path, capfd: pytest.CaptureFixture[str]) -> None:
     where = ("-d", "sigs", "--keyring", "keys", "--only-keyring")
 

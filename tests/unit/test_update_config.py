@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gitian.cli import common, main
 from gitian.errors import UpdateConfigurationError
 from gitian.update import config
 
@@ -80,6 +81,11 @@ def changed(old: str, new: str) -> bytes:
     (changed("minimum_weight: 80", "minimum_weight: 81"), "more than all signers together"),
     (changed("weight: 40", "weight: .inf"), "must be a number"),
     (changed("weight: 40", "weight: forty"), "must be a number"),
+    (changed("weight: 40", "weight: .nan"), "must be a number"),
+    (changed("weight: 40", "weight: 4_0"), "must be a number"),
+    (changed("weight: 40", "weight: \uff14\uff10"), "must be a number"),
+    (changed("name: demo", "waiting_period: -1"), "waiting_period: must be a number"),
+    (changed("name: demo", "waiting_period: nan"), "waiting_period: must be a number"),
     (changed("    weight: 40\n", ""), "weight: is missing"),
     (changed(ONE, "2346C9A6"), "short key id"),
     (changed(ONE, "74810B012346C9A6"), "short key id"),
@@ -107,3 +113,10 @@ def test_all_problems_at_once() -> None:
     text = str(caught.value)
     for where in ("signers.abc", "signers.abc.weight", "urls", "rss[0]", "foo", "minimum_weight"):
         assert f"\n  {where}: " in text
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-1", "1_0", "\uff11", "", "1e3"])
+def test_waiting_periods_that_are_none(hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """'nan' is in every range, and no time at all would be less than it."""
+    status = common.status_of(main.load("update"), "update", ["-c", "c.yml", "-d", "app", "--wait", hours])
+    assert status == 2 and "--wait" in capsys.readouterr().err

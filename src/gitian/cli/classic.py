@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import click
+
+
+class Whole(click.IntRange):
+    """A whole number in a range, in the digits 0 to 9: to Python '\uff12' and '1_0' are numbers too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not re.fullmatch("[+-]?[0-9]{1,18}", value):
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Measure(click.FloatRange):
+    """A number in a range, in the digits 0 to 9: neither 'nan', which is in every range, nor 'inf'."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?", value):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class ClassicCommand(click.Command):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ def status_of(command: click.Command, name: str, arguments: list[str] | None) ->
     """Run a command; errors are printed on stderr, and the exit status is returned."""
     from gitian.host.progress import plain
 
+    # What the user's encoding lacks (a signer called 'ü' in a Latin-2 world) is escaped; it is no reason to fail.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals_as_exceptions():
             outcome = command.main(args=arguments, prog_name=name, standalone_mode=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gitian.cli.classic import ClassicCommand
+from gitian.cli.classic import ClassicCommand, Whole
 from gitian.cli.common import CONTEXT
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _BOLD, _NORMAL = "\x1b[1m", "\x1b[0m"
               "those that the signers assert.")
 @click.option("--only-keyring", is_flag=True, help="Use only the keys of --keyring: neither key folders beside the "
               "signatures nor the GnuPG home.")
-@click.option("--require", metavar="N", type=click.IntRange(1, 10000), default=1, show_default=True,
+@click.option("--require", metavar="N", type=Whole(1, 10000), default=1, show_default=True,
               help="So many distinct keys must agree.")
 @click.option("--policy", "policy_file", metavar="FILE", type=click.Path(path_type=Path),
               help="Weights of keys, and how much those who agree must weigh.")

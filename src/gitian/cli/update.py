@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gitian.cli.classic import Measure
 from gitian.cli.common import CONTEXT
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
               type=click.Path(path_type=Path), help="The directory to install into.")
 @click.option("-f", "--force", is_flag=True, help="Allow a downgrade; install again what is there already.")
 @click.option("-n", "--dry-run", "--dryrun", "dry_run", is_flag=True, help="Check everything, install nothing.")
-@click.option("-w", "--wait", type=click.FloatRange(min=0), metavar="HOURS",
+@click.option("-w", "--wait", type=Measure(0, 1e6), metavar="HOURS",
               help="The waiting period, instead of the configuration's; 0 for none.")
 @click.option("-p", "--post", metavar="COMMAND",
               help="Run after a successful installation, in the destination. Split into words, not run by a shell.")

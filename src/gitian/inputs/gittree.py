@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Repository:
         if not revision or revision.startswith("-") or not revision.isprintable():
             raise UsageError(f"'{revision}' is no revision.")
         done = self._run("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-        if done is None or not done:
+        if done is None or not re.fullmatch("[0-9a-f]{40,64}", done):
             raise UsageError(f"There is no revision '{revision}' in '{self.work_tree or self.git_dir}'.",
                              hint="A pull request must be fetched first: git fetch origin pull/NUMBER/head, "
                                   "and then --git-rev FETCH_HEAD.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gitian.errors import UsageError
+from gitian.host.progress import plain
 from gitian.sigs.policy import Policy
 from gitian.sigs.verdict import (
     ABSENT,
@@ -123,10 +124,10 @@ def _compared(signers: Sequence[SignerOutcome], groups: Sequence[Group], compare
     chosen = next((signer for signer in signers if signer.signer == compare_to), None)
     if chosen is None:
         raise UsageError(f"There is no signer '{compare_to}' to compare to.",
-                         hint="Signers here: " + ", ".join(signer.signer for signer in signers)[:500])
+                         hint="Signers here: " + plain(", ".join(signer.signer for signer in signers)[:500]))
     if not chosen.facts.build:
         why = chosen.detail or chosen.facts.error or "there is no result"
-        raise UsageError(f"Nothing can be compared to the result of '{compare_to}': {why}.")
+        raise UsageError(f"Nothing can be compared to the result of '{compare_to}': {plain(why)}.")
     return next(group.number for group in groups if group.build == chosen.facts.build)
 
 

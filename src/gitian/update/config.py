@@ -152,6 +152,9 @@ class _Reader:
         try:
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise ValueError
+            # To Python '1_0' and '\uff12' are numbers too.
+            if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{0,9})?", value.strip()):
+                raise ValueError
             number = kind(str(value))
             if not 0 <= float(str(number)) < 1e12:
                 raise ValueError
