@@ -14,6 +14,8 @@ from gitian.lint.shell import DEPTH_LIMIT, Document, Operator, Token, Word, toke
 
 #: A script of more commands than this is looked at no further.
 COMMAND_LIMIT = 20_000
+#: A pipeline is taken to end after so many commands.
+PIPELINE_LIMIT = 100
 
 _LEADING = frozenset(("if", "then", "elif", "else", "while", "until", "do", "!", "{", "time", "coproc"))
 _ENDING = frozenset(("fi", "done", "esac", "}"))
@@ -153,7 +155,7 @@ class _Parser:
             if made is not None and any(kind in ("<<", "<<-") for kind, _ in made.redirections):
                 heredoc = made
             current, redirections = [], []
-            if text in ("|", "|&"):
+            if text in ("|", "|&") and position < PIPELINE_LIMIT:
                 position += 1
             else:
                 if text == "\n" and position and made is None and self._piped_before(found, index):
@@ -177,7 +179,7 @@ class _Parser:
         """The command with one more document that it reads."""
         changed = replace(command, documents=(*command.documents, text))
         for known in (self.script.commands, self.script.pipelines[command.pipeline]):
-            known[next(number for number, other in enumerate(known) if other is command)] = changed
+            known[next(number for number in range(len(known) - 1, -1, -1) if known[number] is command)] = changed
         return changed
 
     def _finish(self, words: list[Word], redirections: list[tuple[str, Word]], pipeline: int, position: int,

@@ -39,7 +39,7 @@ _INSECURE = {"curl": ("-k", "--insecure"), "wget": ("--no-check-certificate",), 
              "pip": ("--trusted-host",), "aria2c": ("--check-certificate=false",)}
 _NO_SIGNATURES = re.compile(r"--allow-unauthenticated|--force-yes|--allow-insecure-repositories"
                             r"|AllowUnauthenticated|AllowInsecureRepositories|--no-check-gpg|--nogpgcheck"
-                            r"|\[[^]]*\b(?:trusted|allow-insecure)=yes", re.IGNORECASE)
+                            r"|\[[^]\[]{0,200}\b(?:trusted|allow-insecure)=yes", re.IGNORECASE)
 
 
 def check(facts: Facts, findings: Findings) -> None:

@@ -224,8 +224,10 @@ class _Lexer:
         return f"$({body})"
 
 
-def _closing(text: str, at: int, opening: str, closing: str, depth: int) -> int:
+def _closing(text: str, at: int, opening: str, closing: str, depth: int, nested: int = 0) -> int:
     """Behind the bracket that closes ``depth`` open ones; quotes, escapes and comments are heeded."""
+    if nested > 4 * DEPTH_LIMIT:
+        return len(text)
     while at < len(text):
         char = text[at]
         if char == "\\":
@@ -237,7 +239,7 @@ def _closing(text: str, at: int, opening: str, closing: str, depth: int) -> int:
             at += 1
             while at < len(text) and text[at] != '"':
                 if text.startswith("$(", at):
-                    at = _closing(text, at + 2, "(", ")", 1) - 1
+                    at = _closing(text, at + 2, "(", ")", 1, nested + 1) - 1
                 at += 2 if text[at:at + 1] == "\\" else 1
         elif char == "#" and text[at - 1] in " \t\n" and closing == ")":
             end = text.find("\n", at)

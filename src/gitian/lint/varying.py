@@ -58,7 +58,7 @@ def _sources(facts: Facts, command: Command) -> Iterator[tuple[Rule, str]]:
             yield rules.RANDOM, "sort -R makes a random order"
     if found := _CLOCK_VARIABLE.search(own):
         yield rules.CLOCK, f"'${found[1]}' is the clock"
-    if re.search(r"%\([^)]*\)T", own) and name == "printf" and not re.search(r"\d{6,}|\$", " ".join(command.texts[1:])):
+    if re.search(r"%\([^)]{0,100}\)T", own) and name == "printf" and not re.search(r"\d{6,}|\$", " ".join(command.texts[1:])):
         yield rules.CLOCK, "printf's '%(...)T' reads the clock"
     if found := _RANDOM_VARIABLE.search(own):
         yield rules.RANDOM, f"'${found[1]}' is a random number"
@@ -98,7 +98,7 @@ def _reads_clock(command: Command) -> bool:
             letter = re.search(r"[drfs]", text)
             assert letter is not None
             values.append(text[letter.end():] or following)
-    return not values or any(_RELATIVE.fullmatch(value) for value in values)
+    return not values or any(_RELATIVE.fullmatch(value[:200]) for value in values)
 
 
 def _is_chance(command: Command) -> bool:
