@@ -116,6 +116,19 @@ def test_ports() -> None:
         assert kvm_start.choose_port({}, first=False) != found
 
 
+def test_the_port_of_a_guest_that_has_just_ended_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # the first to close is the one who remembers
+            assert client.recv(1) == b""
+    with socket.socket() as plain:
+        with pytest.raises(OSError, match="in use"):
+            plain.bind(("127.0.0.1", port))
+    assert kvm_start.choose_port({"VM_SSH_PORT": str(port)}) == port
+
+
 def test_the_consoles_log_is_cut_to_its_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"a" * 5000 + b"end")

@@ -332,6 +332,8 @@ def _refused(machine: Machine, status: int, words: str) -> GitianError:
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
+        # As qemu binds it: what is left of connections to the last guest is in nobody's way (tcp(7), TIME_WAIT).
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
