@@ -156,6 +156,7 @@ def test_the_plug_pulled_while_a_layer_is_made(images: Path, tmp_path: Path, sig
     assert kvm_kit.left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_build_from_a_layer_gives_the_report_of_one_from_scratch(images: Path, tmp_path: Path) -> None:
     environment = {"USE_LXC": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
     workspace = tmp_path / "workspace"
