@@ -140,6 +140,82 @@ def test_a_hook_that_refuses_leaves_nothing_staged(workspace: Path, sign: Sign, 
     assert git("rev-list", "--count", "HEAD", cwd=sigs) == "1"
 
 
+@pytest.mark.parametrize("script", [
+    "echo x > other; git add other",
+    "echo '# x' >> 1.0/alice/demo-build.assert; git add 1.0/alice/demo-build.assert",
+    "git rm -q --cached README",
+])
+def test_a_hook_that_changes_what_is_committed(workspace: Path, sign: Sign, git: Git, script: str) -> None:
+    """Those that tidy up white space are common; a signature does not survive it."""
+    sigs = workspace / "sigs/demo"
+    before = git("rev-parse", "HEAD", cwd=sigs)
+    hook = sigs / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+    done = sign()
+    assert done.returncode == 15 and "A hook of" in done.stderr and "taken back" in done.stderr
+    assert git("rev-parse", "HEAD", cwd=sigs) == before
+    assert git("diff", "--cached", "--name-only", cwd=sigs) == ""
+    hook.unlink()
+    assert sign().returncode == 0
+    assert git("show", "--format=", "--name-only", "HEAD", cwd=sigs).splitlines() == [
+        "1.0/alice/demo-build.assert", "1.0/alice/demo-build.assert.sig"]
+
+
+def test_a_hook_that_changes_the_first_commit(workspace: Path, sign: Sign, git: Git) -> None:
+    sigs = workspace / "sigs/demo"
+    git("update-ref", "-d", "HEAD", cwd=sigs)
+    git("rm", "-r", "-q", "--cached", ".", cwd=sigs)
+    hook = sigs / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\ngit add README\n")
+    hook.chmod(0o755)
+    assert sign().returncode == 15
+    assert git("rev-list", "--count", "--all", cwd=sigs) == "0"
+    assert git("ls-files", cwd=sigs) == ""
+
+
+def test_a_commit_on_no_branch_is_remarked_on(workspace: Path, sign: Sign, git: Git) -> None:
+    git("checkout", "--quiet", "--detach", cwd=workspace / "sigs/demo")
+    done = sign()
+    assert done.returncode == 0 and "no branch is checked out" in done.stderr
+
+
+def test_a_hook_s_environment_does_not_lead_elsewhere(workspace: Path, keyring: kit.Keys, git: Git,
+                                                      tmp_path: Path) -> None:
+    """gsign may be run by a hook of another repository, which finds GIT_DIR set to that one."""
+    other = tmp_path / "other"
+    git("init", "--quiet", "--initial-branch=main", other, cwd=tmp_path)
+    for number, extra in enumerate(({"GIT_DIR": str(other / ".git")}, {"GIT_INDEX_FILE": str(tmp_path / "index")},
+                                    {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)},
+                                    {"GIT_OBJECT_DIRECTORY": str(other / ".git/objects")},
+                                    {"GIT_GLOB_PATHSPECS": "1"})):
+        done = kit.gitian("gsign", "demo.yml", "-s", "alice", "-r", f"1.{number}", "--commit", cwd=workspace,
+                          GNUPGHOME=str(keyring.home), **extra)
+        assert done.returncode == 0, done.stderr
+        assert git("ls-tree", "-r", "--name-only", "HEAD", f"1.{number}", cwd=workspace / "sigs/demo").count("\n") == 1
+    assert git("count-objects", cwd=other).startswith("0 objects")
+    assert git("status", "--porcelain", cwd=other) == ""
+
+
+def test_in_a_folder_below_the_top_and_through_a_link(workspace: Path, sign: Sign, git: Git, tmp_path: Path) -> None:
+    sigs = workspace / "sigs/demo"
+    (tmp_path / "link").symlink_to(sigs)
+    for base in (sigs / "a/b", tmp_path / "link/c"):
+        done = sign("-d", str(base))
+        assert done.returncode == 0, done.stderr
+    assert [name for name in git("ls-tree", "-r", "--name-only", "HEAD", cwd=sigs).splitlines() if ".sig" in name] == [
+        "a/b/1.0/alice/demo-build.assert.sig", "c/1.0/alice/demo-build.assert.sig"]
+
+
+def test_places_that_are_no_work_tree(workspace: Path, sign: Sign, git: Git, tmp_path: Path) -> None:
+    git("clone", "--quiet", "--bare", workspace / "sigs/demo", tmp_path / "bare.git", cwd=tmp_path)
+    for base in (workspace / "sigs/demo/.git/x", tmp_path / "bare.git", tmp_path / "outside"):
+        assert sign("-d", str(base)).returncode == 2
+        assert not list(base.glob("**/*.assert"))
+
+
 def test_files_that_are_ignored(workspace: Path, sign: Sign, git: Git) -> None:
     sigs = workspace / "sigs/demo"
     (sigs / ".git/info").mkdir(exist_ok=True)

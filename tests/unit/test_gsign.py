@@ -191,6 +191,51 @@ def test_what_a_program_leaves_must_be_a_signature(base: Path, tmp_path: Path,
     assert "is not OpenPGP data" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("body", "words"), [
+    ("import os; os.mkdir(sys.argv[-1] + '.sig')", "is not a regular file"),
+    ("import os; os.mkfifo(sys.argv[-1] + '.sig')", "is not a regular file"),
+    ("import os; os.symlink('/etc/passwd', sys.argv[-1] + '.sig')", "leads out"),
+    ("import os; os.symlink('nowhere', sys.argv[-1] + '.sig')", "leads nowhere"),
+    ("open(sys.argv[-1] + '.sig', 'wb').truncate(2**32)", "at most"),
+    ("open(sys.argv[-1], 'ab').write(b'more')", "changed"),
+    ("import os; os.remove(sys.argv[-1])", "changed"),
+])
+def test_programs_that_leave_something_odd(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str,
+                                           words: str) -> None:
+    lay(base, one()["inputs"])
+    assert gsign("-s", "alice", "-p", str(program(tmp_path, body=body)), "pkg.yml") == 15
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("-p", "true"), ()])
+def test_a_directory_in_the_place_of_the_signature(base: Path, capsys: pytest.CaptureFixture[str],
+                                                   monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    from gitian.sigs import gpg
+
+    monkeypatch.setattr(gpg, "sign_detached", lambda content, signer: b"signature")
+    lay(base, one()["inputs"])
+    (base / "sigs/pkg/test/alice/pkg-build.assert.sig").mkdir(parents=True)
+    assert gsign("-s", "alice", *words, "pkg.yml") == 15
+    assert "in the way" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signer", ["..", "a/../b", "/a", "a//b", "a/", "-x", "a\nb", "\x7f", "\x9b", "a\u202eb",
+                                    "\udcff", ".git", "a/.GIT", "x" * 201])
+def test_signers_that_are_refused(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signer: str) -> None:
+    lay(base, one()["inputs"])
+    before = sorted(base.rglob("*"))
+    assert gsign("-s", signer, "-p", str(program(tmp_path)), "pkg.yml") == 1
+    assert sorted(base.rglob("*")) == before and not (tmp_path / "log").exists()
+    assert all(char.isprintable() or char == "\n" for char in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("signer", ["a b", "a/b", "\xe9", "~", "*", "$(id)", "Ann <ann@example.org>"])
+def test_signers_that_are_names(base: Path, tmp_path: Path, signer: str) -> None:
+    lay(base, one()["inputs"])
+    assert gsign("-s", signer, "-p", str(program(tmp_path)), "pkg.yml") == 0
+    assert (base / "sigs/pkg/test" / signer / "pkg-build.assert").is_file()
+
+
 def test_shell_text_in_options_stays_text(base: Path, tmp_path: Path) -> None:
     lay(base, one()["inputs"])
     signer = "a; touch pwned; $(touch pwned) `touch pwned`"

@@ -143,6 +143,8 @@ def _commit(plan: Plan, signed: bool, *, quiet: bool) -> None:
     if not signed:
         raise SigningError("There is no signature yet, so nothing was committed.",
                            hint="Put it there, and run the same command again.")
+    if plan.detached:
+        _say("warning: no branch is checked out there: the commit will be on none")
     made = carry_out(plan)
     if not quiet:
         _say(f"committed: {made[:12]}" if made is not None else "nothing to commit: it is there already")

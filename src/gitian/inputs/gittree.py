@@ -27,8 +27,14 @@ TREE_LIMIT = 64 * 2**20
 #: Reading asks nobody else: no fetching on demand, no replaced objects, no questions.
 _ALONE = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1", "GIT_NO_REPLACE_OBJECTS": "1",
           "GIT_GRAFT_FILE": os.devnull, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+#: What a hook that runs us, or a careless shell, may have set: they would lead git to another repository than the one
+#: that was found (git-rev-parse(1), --local-env-vars), or make it take paths for patterns.
+_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
+              "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_NAMESPACE",
+              "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS")
 #: What GitPython hands on to Popen for a pipe.
 _PIPE = -1
+_DIFF = ("diff-tree", "--no-commit-id", "-r", "-z", "--no-renames", "--no-ext-diff")
 _UNFINISHED = (("MERGE_HEAD", "a merge"), ("CHERRY_PICK_HEAD", "a cherry-pick"), ("REVERT_HEAD", "a revert"),
                ("rebase-merge", "a rebase"), ("rebase-apply", "a rebase"))
 
@@ -63,7 +69,10 @@ class Repository:
     @staticmethod
     @contextlib.contextmanager
     def opened(place: Path) -> Iterator[Repository]:
-        """The repository that a path belongs to; the path itself need not exist. Raises UsageError."""
+        """The repository that a path belongs to; the path itself need not exist. Raises UsageError.
+
+        While it is open, variables that would lead git elsewhere are taken out of our environment.
+        """
         tools.find("git")
         # GitPython looks for git when it is imported; it would fail there, and we have better words.
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -71,21 +80,22 @@ class Repository:
 
         real = Path(os.path.realpath(place))
         start = next(path for path in (real, *real.parents) if path.is_dir())
-        try:
-            repo = git.Repo(start, search_parent_directories=True, odbt=git.GitCmdObjectDB)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError, git.GitCommandError) as error:
-            raise UsageError(f"'{place}' is in no git repository.",
-                             hint="Name the folder of signatures in a clone with --destination.") from error
-        repository = Repository(repo, real)
-        try:
+        with _undistracted():
             try:
-                repository._git.execute(["git", "rev-parse", "--git-dir"])
-            except git.GitCommandError as error:  # a repository of somebody else's, mostly
-                raise UsageError(f"git does not read '{start}': {_words(error)}") from error
-            yield repository
-        finally:
-            repository._end()
-            repo.close()
+                repo = git.Repo(start, search_parent_directories=True, odbt=git.GitCmdObjectDB)
+            except (git.InvalidGitRepositoryError, git.NoSuchPathError, git.GitCommandError) as error:
+                raise UsageError(f"'{place}' is in no git repository.",
+                                 hint="Name the folder of signatures in a clone with --destination.") from error
+            repository = Repository(repo, real)
+            try:
+                try:
+                    repository._git.execute(["git", "rev-parse", "--git-dir"])
+                except git.GitCommandError as error:  # a repository of somebody else's, mostly
+                    raise UsageError(f"git does not read '{start}': {_words(error)}") from error
+                yield repository
+            finally:
+                repository._end()
+                repo.close()
 
     @property
     def prefix(self) -> str:
@@ -231,7 +241,29 @@ class Repository:
                                *_literal(paths)])
         except git.GitCommandError as error:
             raise InputError(f"git did not commit: {_words(error)}") from error
-        return self._run("rev-parse", "--verify", "HEAD") or ""
+        return self.head() or ""
+
+    def head(self) -> str | None:
+        """The commit that is checked out; None before the first one."""
+        return self._run("rev-parse", "--verify", "--quiet", "HEAD")
+
+    def detached(self) -> bool:
+        """Whether a commit made now would belong to no branch."""
+        return self._run("symbolic-ref", "--quiet", "HEAD") is None
+
+    def changed(self, before: str | None) -> dict[str, str]:
+        """What HEAD has otherwise than the commit ``before``: path to the id of its content (zeros: it is gone)."""
+        words = [*_DIFF, before, "HEAD"] if before else [*_DIFF, "--root", "HEAD"]
+        fields = (self._run(*words) or "").split("\0")
+        # ':oldmode newmode oldid newid status', path, ...
+        return {path: about.split(" ")[3] for about, path in zip(fields[::2], fields[1::2], strict=False)}
+
+    def take_back(self, before: str | None) -> None:
+        """Let the branch be at ``before`` again; index and files stay as they are."""
+        if before:
+            self._run("reset", "--quiet", "--soft", before)
+        else:
+            self._run("update-ref", "-d", "HEAD")
 
     def _run(self, *words: str) -> str | None:
         import git
@@ -240,6 +272,16 @@ class Repository:
             return str(self._git.execute(["git", *words]))
         except git.GitCommandError:
             return None
+
+
+@contextlib.contextmanager
+def _undistracted() -> Iterator[None]:
+    """GitPython can add to the environment of git, and not take away from it."""
+    taken = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def _literal(paths: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ from gitian.formats.report import Report
 from gitian.host import process
 from gitian.host.workspace import make_directory, write_atomically
 from gitian.sigs import gpg, packets, promises
+from gitian.sigs.tree import DirectoryTree, TreeError
+from gitian.sigs.verify import SIGNATURE_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ def sign(prepared: Draft) -> bool:
     if request.program is None:
         signature = gpg.sign_detached(prepared.content, request.signer)
         make_directory(path.parent)
-        prepared.signature.unlink(missing_ok=True)
+        _remove(prepared.signature)
         write_atomically(path, prepared.content)
         write_atomically(prepared.signature, signature)
         return True
@@ -104,7 +106,7 @@ def _by_program(prepared: Draft, program: tuple[str, ...]) -> bool:
         if path.read_bytes() == prepared.content and not signature.is_symlink():
             before = signature.read_bytes()
     # GnuPG will not write over an old signature without asking.
-    signature.unlink(missing_ok=True)
+    _remove(signature)
     write_atomically(path, prepared.content)
     try:
         with Path(os.devnull).open("rb") as nothing:
@@ -117,20 +119,39 @@ def _by_program(prepared: Draft, program: tuple[str, ...]) -> bool:
         _put_back(signature, before)
         raise SigningError(f"The signing program '{program[0]}' {process.ended_how(status)}.",
                            hint=f"The assertion is at '{prepared.path}', not signed.")
-    if not signature.exists():
+    _check_unchanged(path, prepared.content)
+    if not os.path.lexists(signature):
         _put_back(signature, before)
         return before is not None
     try:
-        packets.detached(signature.read_bytes())
-    except (OSError, packets.PacketError) as error:
+        packets.detached(DirectoryTree(path.parent).read(signature.name, SIGNATURE_LIMIT))
+    except (TreeError, packets.PacketError) as error:
         raise SigningError(f"What the signing program left is no signature: '{signature}' {error}.",
                            hint="It must leave an OpenPGP detached signature there, as 'gpg --detach-sign' does."
                            ) from error
     return True
 
 
+def _remove(signature: Path) -> None:
+    try:
+        signature.unlink(missing_ok=True)
+    except OSError as error:
+        raise SigningError(f"'{signature}' is in the way of the signature, and cannot be removed: {error.strerror}."
+                           ) from error
+
+
+def _check_unchanged(path: Path, content: bytes) -> None:
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    raise SigningError(f"The signing program changed '{path}', which it was to sign.",
+                       hint="It must leave the assertion as it is, and write the signature beside it.")
+
+
 def _put_back(signature: Path, before: bytes | None) -> None:
-    signature.unlink(missing_ok=True)
+    _remove(signature)
     if before is not None:
         write_atomically(signature, before)
 
@@ -165,7 +186,8 @@ def _checked(text: str, what: str) -> str:
 def _check_signer(signer: str) -> None:
     """A signer is a key's name and a directory's; it never reaches a shell, so only ways out are refused."""
     parts = signer.split("/")
-    if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 for char in signer) or signer[0] == "-":
+    # Git cannot hold a '.git' in a folder, and what cannot be printed is somebody else's name in disguise, or no text.
+    if any(part.lower() in ("", ".", "..", ".git") for part in parts) or not signer.isprintable() or signer[0] == "-":
         raise UsageError(f"'{signer}' cannot be the name of a signer's directory.",
                          hint="Name the key to sign with, such as a nickname, an address or a fingerprint.")
     if len(os.fsencode(signer)) > 200:

@@ -19,6 +19,11 @@ class Plan:
     paths: tuple[str, ...]
     message: str
 
+    @property
+    def detached(self) -> bool:
+        """Whether the commit will belong to no branch."""
+        return self.repository.detached()
+
 
 @contextlib.contextmanager
 def planned(assertion: Path, signature: Path, *others: Path, name: str, release: str, signer: str) -> Iterator[Plan]:
@@ -51,8 +56,8 @@ def planned(assertion: Path, signature: Path, *others: Path, name: str, release:
 def carry_out(plan: Plan) -> str | None:
     """Commit the files; the commit's id, or None when it has been committed before just so.
 
-    When it fails nothing stays staged, and the files stay. Raises SigningError (git would change the files' bytes),
-    InputError with git's own words.
+    When it fails nothing stays staged, and the files stay. Raises SigningError (git, or a hook, would commit other
+    bytes or other files), InputError with git's own words.
     """
     repository = plan.repository
     assert repository.work_tree is not None
@@ -65,7 +70,16 @@ def carry_out(plan: Plan) -> str | None:
                                     "'.gitattributes' there, and sign again.")
         if not set(repository.staged()) & set(plan.paths):
             return None
-        return repository.commit(plan.paths, plan.message)
+        before = repository.head()
+        made = repository.commit(plan.paths, plan.message)
+        # The user's hooks have run, and a hook may change and add what it likes.
+        if strange := [path for path, found in repository.changed(before).items() if ids.get(path) != found]:
+            repository.take_back(before)
+            raise SigningError(f"A hook of '{repository.work_tree}' changed what is committed: '{strange[0]}'. "
+                               "The commit was taken back.",
+                               hint="A signature fits its file only as it is: let the hook leave these files alone, "
+                                    "and sign again.")
+        return made
     except BaseException:
         repository.unstage(plan.paths)
         raise
