@@ -71,8 +71,8 @@ def check_packages(packages: Iterable[Deb], suite: str, architecture: str, circu
                          f"{offer.version}{security}.", where=where)
 
 
-def check_source(source: str, findings: Findings, *, line: int | None = None, where: str) -> None:
-    """Apply the rules repository-* to a line of sources.list (sources.list(5))."""
+def check_source(source: str, findings: Findings, *, line: int | None = None, where: str, own: bool = False) -> None:
+    """Apply the rules repository-* to a line of sources.list (sources.list(5)); ``own`` ones are the distro's."""
     found = re.match(r"\s*(?:deb(?:-src)?\s+)?(?:\[([^\]]*)\]\s*)?(\S+)", source)
     options, uri = (found[1] or "", found[2]) if found else ("", source)
     for option in options.split():
@@ -80,7 +80,7 @@ def check_source(source: str, findings: Findings, *, line: int | None = None, wh
         if name in ("trusted", "allow-insecure", "allow-weak") and value.lower() in ("yes", "true", "1"):
             findings.add(rules.REPOSITORY_UNSIGNED, f"'{option}' has packages of '{uri}' installed whoever made them.",
                          line=line, where=where)
-    if re.match(r"(http|ftp)://", uri) and not _is_near(uri):
+    if not own and re.match(r"(http|ftp)://", uri) and not _is_near(uri):
         findings.add(rules.REPOSITORY_HTTP, f"'{uri}' is reached without TLS: others see what is fetched, and can keep "
                      "updates back.", line=line, where=where)
 

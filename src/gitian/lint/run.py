@@ -97,7 +97,7 @@ def lint(document: Document, circumstances: Circumstances, ignored: Iterable[str
         check_suite(target.suite, circumstances, findings, where=target.label)
         check_packages(target.packages, target.suite, target.architecture, circumstances, findings, where=target.label)
     for source in document.sources:
-        check_source(source, findings, where="sources")
+        check_source(source, findings, where="sources", own=True)
     if document.targets and circumstances.offers is None:
         findings.add(rules.PACKAGES_NOT_COMPARED, "Whether newer versions of the packages exist is not known: no "
                      "archive was asked (--archive, --index).", where="packages")
