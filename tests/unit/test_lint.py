@@ -261,6 +261,14 @@ def test_old_is_five_years() -> None:
     assert "compiler-old" in {finding.rule.id for finding in outcome.findings}
 
 
+@pytest.mark.parametrize("script", ["sort|tar c x|" * 3000, "A=$(echo $(date $(x)))\n  " * 2000,
+                                    "date -d " + "now" * 20000 + "!",
+                                    "sudo " * 3000 + "date", "apt-get install " + "[" * 50000, '"$(' * 20000,
+                                    "find x -exec find y -exec date {} + | xargs cat\n  " * 2000])
+def test_hostile_scripts_end(script: str) -> None:
+    findings_of(GOOD + f"  {script}\n")
+
+
 def test_scripts_that_are_no_literal_block_are_named_as_a_whole() -> None:
     head = GOOD[:GOOD.index("script:")]
     for script in ('script: "make; export SOURCE_DATE_EPOCH=1; NOW=$(date)"\n',
@@ -399,7 +407,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lint(capsys, good, *where) == (0, "0 errors, 0 warnings, 0 notes\n")
     status, said = lint(capsys, bad, *where)
     assert status == 0
-    assert said.startswith(f"{bad}:20: warning: Date without a date to show reads the clock. [clock]\n")
+    assert said.startswith(f"{bad}:20: warning: 'date' without a date to show reads the clock. [clock]\n")
     assert lint(capsys, bad, "--fail-on", "warning", *where)[0] == 1
     assert lint(capsys, bad, "--fail-on", "warning", "--ignore", "clock", *where)[0] == 0
     assert lint(capsys, good, worse, *where)[0] == 1

@@ -47,19 +47,20 @@ def _sources(facts: Facts, command: Command) -> Iterator[tuple[Rule, str]]:
     own = _own_text(command)
     if name not in facts.script.functions:
         if name == "date" and not facts.is_faked(command) and _reads_clock(command):
-            yield rules.CLOCK, "date without a date to show reads the clock"
+            yield rules.CLOCK, "'date' without a date to show reads the clock"
         if name == "mktemp" or name == "tempfile":
-            yield rules.TEMPORARY_NAME, f"{name} makes a random name"
+            yield rules.TEMPORARY_NAME, f"'{name}' makes a random name"
         if name in _CHANCE and _is_chance(command):
-            yield rules.RANDOM, f"{name} makes something random"
+            yield rules.RANDOM, f"'{name}' makes something random"
         if name == "shuf" and not command.has("--random-source"):
-            yield rules.RANDOM, "shuf without --random-source makes a random order"
+            yield rules.RANDOM, "'shuf' without --random-source makes a random order"
         if name == "sort" and command.has("-R", "--random-sort") and not command.has("--random-source"):
-            yield rules.RANDOM, "sort -R makes a random order"
+            yield rules.RANDOM, "'sort -R' makes a random order"
     if found := _CLOCK_VARIABLE.search(own):
         yield rules.CLOCK, f"'${found[1]}' is the clock"
-    if re.search(r"%\([^)]{0,100}\)T", own) and name == "printf" and not re.search(r"\d{6,}|\$", " ".join(command.texts[1:])):
-        yield rules.CLOCK, "printf's '%(...)T' reads the clock"
+    if (name == "printf" and re.search(r"%\([^)]{0,100}\)T", own)
+            and not re.search(r"\d{6}|\$", " ".join(command.texts[1:]))):
+        yield rules.CLOCK, "'%(...)T' of printf reads the clock"
     if found := _RANDOM_VARIABLE.search(own):
         yield rules.RANDOM, f"'${found[1]}' is a random number"
     if (found := _RANDOM_FILE.search(own)) and "--random-source" not in own:
@@ -111,7 +112,7 @@ def _is_chance(command: Command) -> bool:
 
 def _report(facts: Facts, command: Command, rule: Rule, what: str, findings: Findings) -> None:
     severity: Severity | None = None
-    message = f"{what[0].upper() if what[0].isalpha() else what[0]}{what[1:]}."
+    message = f"{what}."
     top = command
     while top.outer is not None:
         top = top.outer
