@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.integration import git_kit
+
 pytestmark = pytest.mark.lxc
 
 SCRIPTS = Path(sys.executable).parent
@@ -218,6 +220,24 @@ test "$GBUILD_CACHE_ENABLED" = 1
     assert (workspace / "cache/pkg/count").read_text() == "2\n"
     absent = "0123456789abcdef0123456789abcdef01234567"
     gbuild(workspace, images, "--skip-fetch", "-c", f"first=v1,last={absent}", str(path), status=4)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what sudo tells is believed of root only")
+def test_through_sudo_what_is_for_the_user_is_the_users(workspace: Path, images: Path) -> None:
+    git_kit.make(workspace / "repos" / "one", {"file": "text"}, tag="v1")
+    path = descriptor(workspace, "cp one/file $OUTDIR; echo 1 > $GBUILD_PACKAGE_CACHE/cached",
+                      head=HEAD.replace("remotes: []", f"remotes:\n- url: {workspace}/repos/one\n  dir: one\n"),
+                      extra="enable_cache: true\n")
+    sudo = {"SUDO_UID": "12345", "SUDO_GID": "23456"}
+    for _ in range(2):  # what is the user's is no obstacle the next time
+        gbuild(workspace, images, "-c", "one=v1", str(path), env=sudo)
+        mine = [place for name in ("build", "result", "cache", "inputs")
+                for place in ((workspace / name), *(workspace / name).rglob("*"))]
+        assert {(place.lstat().st_uid, place.lstat().st_gid) for place in mine} == {(12345, 23456)}
+        assert {"file", "cached", "pkg-res.yml", "HEAD"} <= {place.name for place in mine}
+    gbuild(workspace, images, "-c", "one=v1", str(descriptor(workspace, "false")), env=sudo, status=2)
+    gbuild(workspace, images, str(descriptor(workspace, "false")), env=sudo, status=9)
+    assert (workspace / "build" / "out").stat().st_uid == 12345
 
 
 def test_packages_multiarch_alternatives_and_sudo(workspace: Path, images: Path) -> None:

@@ -17,6 +17,7 @@ from gitian.host import workspace as module
 from gitian.host.workspace import (
     Workspace,
     data_directory,
+    give_to_caller,
     locked,
     make_directory,
     mounted_below,
@@ -287,3 +288,25 @@ def test_files_that_come_with_gitian(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_lock_file_is_not_for_others_to_write(workspace: Workspace) -> None:
     with workspace.lock():
         assert not (workspace.var / "lock").stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_made_is_the_callers_and_nothing_else(tmp_path: Path) -> None:
+    outside, top = tmp_path / "outside", tmp_path / "top"
+    outside.mkdir()
+    (top / "deep").mkdir(parents=True)
+    for path in (outside / "file", top / "file", top / "deep" / "file", top / "another's"):
+        path.touch()
+    os.chown(top / "another's", 4321, 4321)
+    (top / "link").symlink_to(outside)
+    sudo = {"SUDO_UID": "1234", "SUDO_GID": "1235"}
+    for environ in ({}, {"SUDO_UID": "1234"}, {**sudo, "SUDO_UID": "-1"}, {**sudo, "SUDO_GID": "\u0663"}):
+        give_to_caller(top, environ)
+    assert top.stat().st_uid == 0
+    give_to_caller(top, sudo, below=False)
+    assert (top.stat().st_uid, top.stat().st_gid, (top / "file").stat().st_uid) == (1234, 1235, 0)
+    give_to_caller(top, sudo)
+    give_to_caller(tmp_path / "absent", sudo)
+    owners = {str(path.relative_to(tmp_path)): path.lstat().st_uid for path in tmp_path.rglob("*")}
+    assert owners == {"outside": 0, "outside/file": 0, "top": 1234, "top/file": 1234, "top/deep": 1234,
+                      "top/deep/file": 1234, "top/another's": 4321, "top/link": 1234}

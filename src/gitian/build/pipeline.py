@@ -23,7 +23,7 @@ from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
 from gitian.host import hashing, progress
 from gitian.host.children import Work, together
-from gitian.host.workspace import Workspace, remove_tree, write_atomically
+from gitian.host.workspace import Workspace, give_to_caller, remove_tree, write_atomically
 from gitian.images.lookup import find_image
 from gitian.inputs.prepare import PreparedInputs, prepare
 from gitian.plan import BuildPlan, Options, Target, make_plan
@@ -53,13 +53,24 @@ class BuildOutcome:
 def build(request: BuildRequest) -> BuildOutcome:
     """Build every target of a descriptor and write the report. Raises any GitianError.
 
-    An earlier report is removed first, so that none is left that looks like the success of a build that failed.
+    An earlier report is removed first, so that none is left that looks like the success of a build that failed. Through
+    sudo, what is for the user belongs to the user.
     """
     workspace = request.workspace
-    descriptor = Descriptor.read(request.descriptor)
-    plan = make_plan(descriptor, request.options)
+    plan = make_plan(Descriptor.read(request.descriptor), request.options)
     for note in plan.notes:
         progress.warn(note)
+    try:
+        return _build(request, plan)
+    finally:
+        give_to_caller(workspace.inputs, request.environment, below=False)
+        for tree in (workspace.build, workspace.result, workspace.cache,
+                     *(workspace.inputs / remote.dir for remote in plan.remotes)):
+            give_to_caller(tree, request.environment)
+
+
+def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
+    workspace, descriptor = request.workspace, plan.descriptor
     sweep(request.backend, workspace)
     images = {}
     for target in plan.targets:  # a missing base image is better said before the inputs are fetched

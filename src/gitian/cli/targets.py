@@ -157,7 +157,7 @@ def copy_from_target(user: str | None, quiet: bool, directory: Path | None, sour
     was copied belongs to the user who called sudo.
     """
     from gitian.host import progress
-    from gitian.host.workspace import make_directory
+    from gitian.host.workspace import give_to_caller, make_directory
 
     progress.set_quiet(quiet)
     guest = _attach(directory)
@@ -166,26 +166,16 @@ def copy_from_target(user: str | None, quiet: bool, directory: Path | None, sour
     if path.name in ("", "..") or ".." in path.parts:
         raise UsageError(f"'{source}' is not a name that a copy could have.", hint="Name a file or directory.")
     is_directory = guest.run(["test", "-d", str(path)], user=account, check=False).status == 0
-    if is_directory or destination.is_dir():
+    into = is_directory or destination.is_dir()
+    place = destination / path.name if into else destination
+    made = [one for one in (destination, *destination.absolute().parents) if into and not one.exists()]
+    if into:
         make_directory(destination)
-        destination = destination / path.name
     with progress.bar(f"Copying '{path.name}' from the target") as advance:
-        guest.get(path, destination, user=account, progress=advance)
-    _give_to_caller(destination)
-
-
-def _give_to_caller(path: Path) -> None:
-    """Let what we made belong to the user who called sudo (sudo(8): SUDO_UID, SUDO_GID), if one did."""
-    numbers = [os.environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
-    if os.geteuid() != 0 or not all(number.isascii() and number.isdigit() for number in numbers):
-        return
-    uid, gid = map(int, numbers)
-    os.chown(path, uid, gid, follow_symlinks=False)
-    if path.is_dir() and not path.is_symlink():
-        for _, directories, files, number in os.fwalk(path, follow_symlinks=False):
-            for name in (*directories, *files):
-                with contextlib.suppress(FileNotFoundError):
-                    os.chown(name, uid, gid, dir_fd=number, follow_symlinks=False)
+        guest.get(path, place, user=account, progress=advance)
+    give_to_caller(place, os.environ)
+    for one in made:
+        give_to_caller(one, os.environ, below=False)
 
 
 @click.command("start-target", context_settings=CONTEXT)

@@ -266,7 +266,8 @@ class LxcBackend:
         return LxcGuest(workspace, record, None)
 
     def sweep(self, workspace: Path) -> None:
-        """Put away what a dead process left of its guest; see the protocol."""
+        """Put away what a dead process left of its guest; see the protocol. Raises HostError for others than root."""
+        _require_root()
         session.sweep(workspace)
 
 

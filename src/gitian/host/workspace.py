@@ -150,7 +150,9 @@ def locked(path: Path, *, wait: bool, shared: bool = False, what: str) -> Iterat
     try:
         number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise HostError(f"The lock '{path}' cannot be opened: {error.strerror}.") from error
+        raise HostError(f"The lock '{path}' cannot be opened: {error.strerror}.",
+                        hint="Was a command run here through sudo? Go on so, or work in another workspace (-C DIR)."
+                        if error.errno == errno.EACCES else None) from error
     try:
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
@@ -237,6 +239,28 @@ def _open_up(path: Path) -> None:
                 directory.chmod(0o700)
             with os.scandir(directory) as entries:
                 pending += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def give_to_caller(path: Path, environ: Mapping[str, str], *, below: bool = True) -> None:
+    """Let what root has made belong to the user who called sudo (sudo(8): SUDO_UID, SUDO_GID), if one did.
+
+    A tree that is not there is passed over; ``below`` False changes ``path`` alone. Links are not followed.
+    """
+    numbers = [environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
+    if os.geteuid() != 0 or not all(number.isascii() and number.isdigit() for number in numbers):
+        return
+    uid, gid = map(int, numbers)
+
+    def give(name: str | Path, directory: int | None) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid == 0:
+                os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+
+    give(path, None)
+    if below and path.is_dir() and not path.is_symlink():
+        for _, directories, files, number in os.fwalk(path, follow_symlinks=False):
+            for name in (*directories, *files):
+                give(name, number)
 
 
 def mounted_below(path: Path) -> list[Path]:
