@@ -218,3 +218,28 @@ def test_bad_usage(place: Path, signers: Signers, capfd: pytest.CaptureFixture[s
     assert gverify(capfd, "-r", "1.0", "-d", "sigs", "--rbvf", "x", "--rbvf-origin", "a1", "pkg.yml").status == 2
     assert gverify(capfd, "absent.json", command="collect").status == 4
     assert gverify(capfd, "pkg.yml", "pkg.yml", command="collect").status == 2
+
+
+def test_a_directory_whose_name_is_no_text(place: Path, signers: Signers, capfd: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    sign(place / "sigs", signers, {"official": OUTPUTS})
+    content = Assertion(report=report(), release="1.0", name="pkg").to_yaml().encode()
+    put(place / "sigs", "1.0", os.fsdecode(b"al\xffice"), content, signers.sign("alice", content))
+    _, document = results(capfd, place / "sigs", "out.json", "-c", "official")
+    assert by_who(document) == {"al\\xffice": "reproducible"}
+    assert gverify(capfd, "out.json", command="collect").status == 0
+
+
+def test_a_whole_tree_is_verified_with_its_attestations(place: Path, signers: Signers,
+                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    attest_kit.workspace(place)
+    for release in ("1.0", "1.1"):
+        assert gverify(capfd, "-s", "alice", "--attest", "-r", release, "-d", "sigs", "pkg.yml",
+                       command="gsign").status == 0
+    assert gverify(capfd, "--all", "-d", "sigs").status == 0
+    bundle = place / "sigs" / "1.1" / "alice" / "pkg-build.intoto.jsonl"
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    done = gverify(capfd, "--all", "--json", "-d", "sigs")
+    assert done.status == 1
+    assert done.document["outcomes"]["BAD ATTESTATION"] == 1

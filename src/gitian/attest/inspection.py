@@ -27,6 +27,8 @@ from gitian.sigs.verdict import Outcome, SignatureState
 from gitian.sigs.verify import Claim
 
 _FILES_LIMIT = 2000
+#: So many bytes of attestations are held while their signatures are checked.
+_HELD = 64 * 2**20
 _TOLD = 3
 
 
@@ -52,13 +54,15 @@ class _Trial:
 
 
 class Inspector:
-    """Judges attestations; ``attested`` has those that hold, by (release, signer, package).
+    """Judges attestations; ``attested`` has those that hold, by the assertion's path in the tree.
 
-    ``keys``: Ed25519 keys that the user names; ``folders``: whether those that the tree carries count too.
+    ``keys``: Ed25519 keys that the user names; ``folders``: whether those that the tree carries count too. Without
+    ``remember``, ``attested`` stays empty: a whole tree's attestations are more than one wants to hold.
     """
 
-    def __init__(self, keys: Sequence[PublicKey] = (), *, folders: bool = True) -> None:
+    def __init__(self, keys: Sequence[PublicKey] = (), *, folders: bool = True, remember: bool = True) -> None:
         self._keys = list(keys)
+        self._remember = remember
         self._folders = folders
         self._carried: list[PublicKey] | None = None
         self.attested: dict[str, Attested] = {}
@@ -69,6 +73,7 @@ class Inspector:
         trials: list[_Trial] = []
         changed: dict[int, SignatureState] = {}
         cases: list[Case] = []
+        held = 0
         for claim in claims:
             path = beside(claim.path)
             try:
@@ -78,16 +83,23 @@ class Inspector:
             except tree.TreeError as error:
                 changed[claim.number] = _bad(claim, f"the attestation {error}")
                 continue
-            trial = self._open(claim, path, data, where, cases)
-            trials.append(trial)
+            trials.append(self._open(claim, path, data, where, cases))
+            held += len(data)
+            if held > _HELD:
+                changed.update(self._judged(trials, cases, judge))
+                trials, cases, held = [], [], 0
+        changed.update(self._judged(trials, cases, judge))
+        return changed
+
+    def _judged(self, trials: Sequence[_Trial], cases: Sequence[Case],
+                judge: Callable[[Sequence[Case]], Mapping[int, SignatureState]]) -> dict[int, SignatureState]:
         states = judge(cases) if cases else {}
         for trial in trials:
             for number in trial.asked:
                 self._weigh(trial, states[number])
             if not trial.faults:
                 trial.faults += _compare(trial)
-            changed[trial.claim.number] = self._settle(trial)
-        return changed
+        return {trial.claim.number: self._settle(trial) for trial in trials}
 
     def _open(self, claim: Claim, path: str, data: bytes, where: SigsTree, cases: list[Case]) -> _Trial:
         trial = _Trial(claim=claim, path=path, envelopes=(), statements=[], asked=[], faults=[])
@@ -157,8 +169,9 @@ class Inspector:
             shown = list(dict.fromkeys(trial.faults))
             more = f"; and {len(shown) - _TOLD} more" if len(shown) > _TOLD else ""
             return _bad(claim, "; ".join(shown[:_TOLD]) + more)
-        self.attested[claim.path] = Attested(path=trial.path, statements=tuple(trial.statements),
-                                             payloads=tuple(envelope.payload for envelope in trial.envelopes))
+        if self._remember:
+            self.attested[claim.path] = Attested(path=trial.path, statements=tuple(trial.statements),
+                                                 payloads=tuple(envelope.payload for envelope in trial.envelopes))
         builders = ", ".join(dict.fromkeys(f"{one.builder}, gitian {one.version}" for one in trial.statements))
         labels = ", ".join(statement.label for statement in trial.statements)
         return replace(claim.state, remarks=(*claim.state.remarks, f"attested: {labels} ({builders})"))

@@ -67,7 +67,7 @@ def initial_of(verdict: Verdict, outputs: Path | None) -> Initial | None:
     chosen = verdict.signer(verdict.compared_to) if verdict.compared_to is not None else None
     if chosen is None or chosen.assertion is None:
         return None
-    return Initial(words=f"the build of '{chosen.signer}'", files=_files(chosen), signer=chosen.signer)
+    return Initial(words=f"the build of '{_unicode(chosen.signer)}'", files=_files(chosen), signer=chosen.signer)
 
 
 def document(verdict: Verdict, attested: Mapping[str, Attested], initial: Initial | None, origin: Origin) -> Document:
@@ -115,7 +115,7 @@ def _result(verdict: Verdict, build: _Build, label: str, environment: str | None
     return Result(
         suite=suite, component=COMPONENT, architecture=architecture,
         target=rbvf.TRIPLES.get(architecture, f"{architecture}-unknown-linux-gnu" if architecture else ""),
-        name=verdict.name, version=verdict.release, status=status or Status.UNTESTED, rebuilder=signer.signer,
+        name=verdict.name, version=verdict.release, status=status or Status.UNTESTED, rebuilder=_unicode(signer.signer),
         key=signer.fingerprint if signer.valid else "", detail=detail, environments=environments,
         build_date=finished or signer.made,
         build_duration=finished - started if started and finished and finished >= started else None)
@@ -134,9 +134,14 @@ def _early(signer: SignerOutcome, environment: str | None) -> tuple[Status | Non
 def _artifacts(build: _Build, label: str, initial: Initial | None) -> tuple[Artifact, ...]:
     """The files of a target, where an attestation says which these are; else all of the build."""
     there = initial.files if initial is not None else {}
-    return tuple(Artifact(path=path, sha256=build.files.get(path), origin=there.get(path),
+    return tuple(Artifact(path=_unicode(path), sha256=build.files.get(path), origin=there.get(path),
                           compared=initial is not None and (not initial.partial or path in there))
                  for path in _ordered({*build.files, *there}) if build.makers.get(path, label) == label)
+
+
+def _unicode(text: str) -> str:
+    """A name in a tree, whose bytes need not be any characters, as text that can be written in JSON and read again."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _ordered(paths: Iterable[str]) -> list[str]:

@@ -28,6 +28,7 @@ from gitian.host import process
 from gitian.host.workspace import write_atomically
 from gitian.sigs import gpg
 from gitian.sigs.packets import PacketError
+from gitian.sigs.sign import has_terminal
 
 #: Beside '<name>-build.assert'.
 SUFFIX = "-build.intoto.jsonl"
@@ -87,7 +88,7 @@ def by_program(program: tuple[str, ...], signer: str) -> Callable[[bytes], Envel
             path.write_bytes(content)
             with Path(os.devnull).open("rb") as nothing:
                 status = process.run_in_foreground([*program, "-u", signer, path],
-                                                   stdin=None if os.isatty(0) else nothing)
+                                                   stdin=None if has_terminal() else nothing)
             if status:
                 raise SigningError(f"The signing program '{program[0]}' {process.ended_how(status)}.")
             try:

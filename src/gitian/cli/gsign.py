@@ -122,7 +122,7 @@ def _password(prompt: str) -> str:
 
     try:
         return getpass.getpass(prompt)
-    except EOFError:
+    except (EOFError, AttributeError):  # standard input is at its end, or closed
         raise SigningError("The key has a password, and nobody is there to give it.",
                            hint="Run it at a terminal, or use a key without a password.") from None
 

@@ -88,7 +88,7 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
     check_release(release)
     if compare_to is not None:
         verify.check_compare_to(compare_to)
-    inspector = Inspector(ed25519.given(attest_keys), folders=not only_keyring)
+    inspector = Inspector(ed25519.given(attest_keys), folders=not only_keyring, remember=not every)
     if every:
         from gitian.cli import gverify_all
 

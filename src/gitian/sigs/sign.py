@@ -111,7 +111,7 @@ def _by_program(prepared: Draft, program: tuple[str, ...]) -> bool:
     try:
         with Path(os.devnull).open("rb") as nothing:
             status = process.run_in_foreground([*program, "-u", prepared.request.signer, prepared.path],
-                                               stdin=None if _has_terminal() else nothing)
+                                               stdin=None if has_terminal() else nothing)
     except BaseException:
         _put_back(signature, before)
         raise
@@ -156,7 +156,8 @@ def _put_back(signature: Path, before: bytes | None) -> None:
         write_atomically(signature, before)
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
+    """Whether standard input is a terminal, at which a program may ask for a password."""
     try:
         return os.isatty(0)
     except OSError:
