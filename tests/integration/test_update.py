@@ -24,7 +24,7 @@ from gitian.errors import (
     WaitingError,
     WrongPackageError,
 )
-from gitian.update import config, updater
+from gitian.update import config, trust, updater
 from tests.integration import update_kit as kit
 
 FILES = {"bin/demo": b"#!/bin/sh\necho one\n", "share/demo/text": b"one\n", "README": b"read me\n"}
@@ -314,6 +314,16 @@ def test_a_zip_bomb(settled: kit.Parts, do: Do, keyring: kit.Keys, tmp_path: Pat
     small = kit.configuration(keyring, WEIGHTS, minimum=40, maximum_size="4")
     with pytest.raises(PackageError, match="at most 4194304 are accepted"):
         do(parts.zip(tmp_path / "p.zip"), configuration=small)
+
+
+def test_a_zip_bomb_of_assertions(settled: kit.Parts, do: Do, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are small in the zip, and were all held in memory at once."""
+    monkeypatch.setattr(trust, "LARGEST_EVIDENCE", 2**20)
+    for number in range(20):
+        settled.files[f"gitian/z{number}-build.assert"] = b" " * 2**17
+        settled.files[f"gitian/z{number}-build.assert.sig"] = settled.files["gitian/bob-build.assert.sig"]
+    with pytest.raises(PackageError, match="have more than 1048576 bytes together"):
+        do(settled.zip(tmp_path / "p.zip"))
 
 
 def test_a_zip_bomb_that_lies_about_its_size(settled: kit.Parts, do: Do, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from gitian.update import paths
 from gitian.update.config import Configuration, Signer
 from gitian.update.package import Package
 
-LARGEST_ASSERTION = 16 * 2**20
+LARGEST_ASSERTION = 8 * 2**20
+#: All assertions of a package together; they are held in memory while their signatures are checked.
+LARGEST_EVIDENCE = 64 * 2**20
 LARGEST_SIGNATURE = 2**20
 LARGEST_KEY = 8 * 2**20
 MOST_ASSERTIONS = 500
@@ -173,6 +175,7 @@ def _statements(package: Package, remarks: list[str]) -> Iterator[_Statement]:
     assertions = sorted(path for path in package.members if path.startswith(prefix) and path.endswith(".assert"))
     if len(assertions) > MOST_ASSERTIONS:
         raise PackageError(f"'{package.source}' holds {len(assertions)} assertions, more than {MOST_ASSERTIONS}.")
+    left = LARGEST_EVIDENCE
     for path in assertions:
         signature = next((path + suffix for suffix in _SIGNATURES if path + suffix in package.members), None)
         if signature is None:
@@ -183,7 +186,12 @@ def _statements(package: Package, remarks: list[str]) -> Iterator[_Statement]:
         except packets.PacketError as error:
             remarks.append(f"'{signature}' {error}")
             continue
-        yield _Statement(path=path, content=package.read(path, LARGEST_ASSERTION), proofs=proofs)
+        content = package.read(path, LARGEST_ASSERTION)
+        left -= len(content)
+        if left < 0:
+            raise PackageError(f"The assertions of '{package.source}' have more than {LARGEST_EVIDENCE} bytes "
+                               "together.")
+        yield _Statement(path=path, content=content, proofs=proofs)
 
 
 def _keyring(package: Package, configuration: Configuration, remarks: list[str]) -> keys.Keyring:
