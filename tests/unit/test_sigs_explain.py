@@ -122,6 +122,14 @@ def test_odd_inputs_are_read() -> None:
     assert record.domains[Kind.CACHE, "common"] == {}, "before there were caches, they were empty"
 
 
+def test_thousands_of_targets_are_not_all_looked_at() -> None:
+    """Each is a world of its own to compare: ten such assertions took a minute and more than a gigabyte."""
+    report = Report(out_manifest="", in_manifest="",
+                    base_manifests=tuple((f"t{number}", f"{sha('x')}  a_1_all.deb\n") for number in range(50_000)))
+    record = Recorder().record(Assertion(report=report, release="1.0", name="pkg"))
+    assert len(record.domains) < 110 and record.domains[Kind.PACKAGE, "t0"] == {"a": ("1", sha("x"))}
+
+
 # The measure.
 
 

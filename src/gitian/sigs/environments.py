@@ -32,6 +32,8 @@ Domain = tuple[Kind, str]
 #: What a name stands for there: a package's version ('' for anything else), and a sha256 or commit.
 Value = tuple[str, str]
 
+#: Environments of so many targets are looked at; real builds have at most a dozen.
+TARGETS_LIMIT = 100
 _PRESENT: Value = ("", "")
 _NAMES_OF_AMD64 = ("amd64", "linux64")
 
@@ -73,8 +75,9 @@ class Recorder:
         environment = base = None
         if assertion.base_manifests is not None:
             digests = []
-            domains[Kind.TARGET, ""] = dict.fromkeys((label for label, _ in assertion.base_manifests), _PRESENT)
-            for label, text in sorted(assertion.base_manifests):
+            manifests = sorted(assertion.base_manifests)[:TARGETS_LIMIT]
+            domains[Kind.TARGET, ""] = dict.fromkeys((label for label, _ in manifests), _PRESENT)
+            for label, text in manifests:
                 part = self._part("packages", _architecture(label), text, functools.partial(_packages, label, text))
                 domains[Kind.PACKAGE, label] = part.values
                 digests += [label, part.digest]
