@@ -412,6 +412,26 @@ def test_a_name_does_not_lead_to_our_own_services(pool: Pool, archive: tuple[str
     assert seen == []
 
 
+def test_over_a_proxy_and_not_from_there_to_our_own_services(pool: Pool, archive: tuple[str, Path, list[str]],
+                                                             odd: tuple[str, type[Odd]],
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    address, root, seen = archive
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    # A proxy is asked for the whole address, which our server takes for a path.
+    (root / "http:" / "archive.example").mkdir(parents=True)
+    (root / "http:" / "archive.example" / "hello.deb").write_bytes(HELLO)
+    monkeypatch.setenv("http_proxy", address)
+    assert fetched(pool, Order(deb=HELLO_DEB, url="http://archive.example/hello.deb")) == {HELLO_DEB}
+    assert seen == ["http://archive.example/hello.deb"]
+    seen.clear()
+    elsewhere, handler = odd
+    handler.to = f"{address}/world.deb"
+    monkeypatch.setenv("http_proxy", elsewhere)
+    assert fetched(pool, Order(deb=WORLD_DEB, url="http://archive.example/world.deb")) == set()
+    assert seen == []
+
+
 def test_own_addresses() -> None:
     for address in ("127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST.", "a.localhost", "::ffff:127.0.0.1",
                     "0.0.0.0", "::"):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import http.client
 import ipaddress
 import queue
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 from gitian.host.pool import Deb, PoolUse
 from gitian.host.space import free
@@ -25,7 +25,8 @@ AT_ONCE = 6
 _PIECE = 2**17
 _PATIENCE = 30.0  # seconds without a byte
 _SLOWEST = 10_000  # bytes per second; slower than that is left to apt, which has all the time
-_TRIES = 2
+_TRIES = 3  # of which one may be lost to a connection that the server had enough of
+_REDIRECTIONS = 6
 #: Room that is left on the disk whatever is fetched (bytes).
 _RESERVE = 512 * 2**20
 
@@ -54,16 +55,18 @@ def fetch(orders: Sequence[Order], use: PoolUse, directory: Path) -> set[Deb]:
     stop = threading.Event()
 
     def work() -> None:
+        client = _Client()
         while not stop.is_set():
             try:
                 order = todo.get_nowait()
             except queue.Empty:
-                return
+                break
             good = False
             try:
-                good = _one(order, directory / order.deb.name, stop)
+                good = _one(order, directory / order.deb.name, client, stop)
             finally:
                 came.put((order, good))
+        client.drop()
 
     # Daemons: whoever interrupts us shall not wait for a server that says nothing.
     for _ in range(min(AT_ONCE, len(orders))):
@@ -80,28 +83,30 @@ def fetch(orders: Sequence[Order], use: PoolUse, directory: Path) -> set[Deb]:
     return good
 
 
-def _one(order: Order, path: Path, stop: threading.Event) -> bool:
+def _one(order: Order, path: Path, client: _Client, stop: threading.Event) -> bool:
     for _ in range(_TRIES):
-        try:
-            if _attempt(order, path, stop):
-                return True
-        except urllib.error.HTTPError as error:
-            error.close()
-            if 400 <= error.code < 500 and error.code not in (408, 429):
-                break
-        except (OSError, http.client.HTTPException, ValueError):
-            pass
-        if stop.is_set():
+        good: bool | None = None
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            good = _attempt(order, path, client, stop)
+        if good:
+            return True
+        client.drop()  # whatever state it is in
+        if good is False or stop.is_set():
             break
     path.unlink(missing_ok=True)
     return False
 
 
-def _attempt(order: Order, path: Path, stop: threading.Event) -> bool:
+def _attempt(order: Order, path: Path, client: _Client, stop: threading.Event) -> bool:
+    """Whether it came; False is an answer that will be the same the next time. Raises like :meth:`_Client.get`."""
     size, digest = 0, hashlib.sha256()
     until = time.monotonic() + 60 + order.deb.size / _SLOWEST
-    request = urllib.request.Request(order.url, headers={"User-Agent": "gitian", "Accept-Encoding": "identity"})
-    with _opener(order.url).open(request, timeout=_PATIENCE) as answer, path.open("wb") as file:
+    answer = client.get(order.url)
+    if answer.status in (408, 429) or answer.status >= 500:
+        raise OSError(f"The server answers {answer.status}.")
+    if answer.status != 200:
+        return False
+    with path.open("wb") as file:
         while piece := answer.read(_PIECE):
             size += len(piece)
             if size > order.deb.size or stop.is_set() or time.monotonic() > until:
@@ -111,19 +116,80 @@ def _attempt(order: Order, path: Path, stop: threading.Event) -> bool:
     return size == order.deb.size and digest.hexdigest() == order.deb.sha256
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """What opens a URL: http and https only, over the user's proxies, and never this machine's own services by a
-    redirection or a name that says so, which what a guest is told by an archive could lead us to."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    proxies = {} if is_own(host) else urllib.request.getproxies()
-    own = is_own(host) or (parts.scheme in proxies and not urllib.request.proxy_bypass(host))
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler(proxies), urllib.request.UnknownHandler(),
-                    urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPRedirectHandler(),
-                    urllib.request.HTTPErrorProcessor(), _Http(own), _Https(own)):
-        opener.add_handler(handler)
-    return opener
+class _Client:
+    """Asks servers one after the other for files, over connections that are kept: the second request to a server costs
+    no look-up of its name and no handshake. Http and https only, over the user's proxies."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str, bool], http.client.HTTPConnection] = {}
+        self._proxies = urllib.request.getproxies()
+
+    def get(self, url: str) -> http.client.HTTPResponse:
+        """The answer, whatever its status, after redirections. It is read to its end, or :meth:`drop` is called.
+
+        Raises OSError, HTTPException, ValueError.
+        """
+        own = is_own(urlsplit(url).hostname or "")
+        for _ in range(_REDIRECTIONS):
+            answer = self._ask(url, own)
+            to = answer.headers.get("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or to is None:
+                return answer
+            if len(answer.read(_PIECE)) == _PIECE:
+                self.drop()
+            url = urljoin(url, to)
+        raise OSError("Too many redirections.")
+
+    def drop(self) -> None:
+        """Close all connections."""
+        for connection in self._kept.values():
+            connection.close()
+        self._kept.clear()
+
+    def _ask(self, url: str, own: bool) -> http.client.HTTPResponse:
+        parts = urlsplit(url)
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        headers = {"User-Agent": "gitian", "Accept-Encoding": "identity"}
+        if parts.scheme not in ("http", "https") or parts.hostname is None or parts.username is not None:
+            raise OSError("An archive led to something that is not on the web.")
+        proxy = self._proxy(parts)
+        if proxy is not None and parts.scheme == "http":
+            target = urlunsplit(parts._replace(fragment=""))
+            headers |= _authorization(proxy)
+        key = (parts.scheme, parts.netloc, own)
+        connection = self._kept.get(key) or self._connect(parts, proxy, own)
+        self._kept[key] = connection
+        connection.request("GET", target, headers=headers)
+        return connection.getresponse()
+
+    def _proxy(self, parts: SplitResult) -> SplitResult | None:
+        proxy = self._proxies.get(parts.scheme)
+        if not proxy or is_own(parts.hostname or "") or urllib.request.proxy_bypass(parts.hostname or ""):
+            return None
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+    def _connect(self, parts: SplitResult, proxy: SplitResult | None, own: bool) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        if proxy is not None:
+            connection = kind(proxy.hostname or "", proxy.port or 80, timeout=_PATIENCE)
+            if parts.scheme == "https":
+                connection.set_tunnel(parts.hostname or "", parts.port, headers=_authorization(proxy))
+            return connection
+        connection = kind(parts.hostname or "", parts.port, timeout=_PATIENCE)
+        connection.connect()
+        # A redirection, or a name that says so, must not lead to this machine's own services: what a guest was told by
+        # an archive would reach what the guest itself may not.
+        if not own and is_own(connection.sock.getpeername()[0]):
+            connection.close()
+            raise OSError("An archive led to this machine's own services.")
+        return connection
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
 
 
 def is_own(address: str) -> bool:
@@ -135,43 +201,3 @@ def is_own(address: str) -> bool:
             or address.lower().rstrip(".").endswith(".localhost")
     found = getattr(found, "ipv4_mapped", None) or found
     return found.is_loopback or found.is_unspecified
-
-
-def _check_peer(connection: http.client.HTTPConnection, own: bool) -> None:
-    if not own and is_own(connection.sock.getpeername()[0]):
-        connection.close()
-        raise OSError("An archive led to this machine's own services.")
-
-
-class _Connection(http.client.HTTPConnection):
-    own = False
-
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self, self.own)
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    own = False
-
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self, self.own)
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, own: bool) -> None:
-        super().__init__()
-        self._kind: Any = type("Connection", (_Connection,), {"own": own})
-
-    def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(self._kind, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, own: bool) -> None:
-        super().__init__()
-        self._kind: Any = type("SecureConnection", (_SecureConnection,), {"own": own})
-
-    def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(self._kind, req)
