@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,7 +159,7 @@ def test_links_out_of_the_tree_pipes_and_devices(tree: Tree, signers: Signers, t
 
 ODD = (b"a b", b"o'brien", b'qu"ote', b"$HOME", b"`touch pwned`", b"$(touch pwned)", b"back\\slash", b"; touch pwned;",
        b"-x", b"--keyring", b"\xff\xfe", "ü€".encode(), b"\x1b[31mred\x1b[0m", b"new\nline: OK", b"\x9b31m", b"*",
-       b"~root", "\u202eevil".encode())
+       b"~root", "\u202eevil".encode(), b"del\x7fete")
 
 
 def test_directory_names_of_any_bytes(tree: Tree, signers: Signers) -> None:
@@ -170,6 +173,9 @@ def test_directory_names_of_any_bytes(tree: Tree, signers: Signers) -> None:
     assert not [char for char in ran.stdout if not char.isprintable() and char != "\n"]
     assert "\\x1b[31mred" in ran.stdout and "new\\x0aline: OK: OK" in ran.stdout and "\\xff\\xfe: OK" in ran.stdout
     assert not Path("pwned").exists()
+    for words in (("--json",), ("--json", "--all"), ("--json", "--explain")):
+        ran = tree.verify(*words)
+        assert all(" " <= char <= "~" or char == "\n" for char in ran.stdout)
     assert len(tree.verify("--json").document["signers"]) == len(ODD) + 1
 
 
@@ -271,6 +277,29 @@ def test_a_forged_revocation_revokes_nobody(tree: Tree, signers: Signers) -> Non
         assert found == {"alice": "OK"}
     finally:
         own.close()
+
+
+def test_stopped_in_the_middle(tree: Tree, tmp_path: Path) -> None:
+    """Neither the private home nor a process stays behind."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "bin" / "gpg").write_text(
+        f'#!/bin/sh\ncase "$*" in *--verify*) touch {tmp_path}/started; sleep 1;; esac\n'
+        f'exec {shutil.which("gpg")} "$@"\n')
+    (tmp_path / "bin" / "gpg").chmod(0o755)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "gitian.cli.main", "gverify", "-d", str(tree.root), "-r", "r1", "--keyring",
+         str(tree.ring), "--only-keyring", "--no-cache", str(tree.descriptor)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path / "tmp"),
+                                     "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    until = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < until and running.poll() is None:
+        time.sleep(0.02)
+    assert list((tmp_path / "tmp").iterdir())
+    running.terminate()
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (128 + signal.SIGTERM, b"") and b"SIGTERM" in err
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_key_files_that_are_none(tree: Tree) -> None:

@@ -17,6 +17,13 @@ from gitian.errors import GitianError, Interrupted
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+def json_text(document: object) -> str:
+    """A document as JSON in printable ASCII: the standard library leaves DEL as it is."""
+    import json
+
+    return json.dumps(document, indent=2).replace("\x7f", "\\u007f")
+
+
 def run(command: click.Command, name: str) -> None:
     """Run a command as a whole program and exit with its status; the only place that does."""
     sys.exit(status_of(command, name, None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gitian.cli.classic import ClassicCommand, Whole
-from gitian.cli.common import CONTEXT
+from gitian.cli.common import CONTEXT, json_text
 
 if TYPE_CHECKING:
     from gitian.attest.inspection import Inspector as Attestations
@@ -148,7 +147,7 @@ def command(descriptors: tuple[Path, ...], verbose: bool, markup: bool, release:
         document = as_document(verdict)
         if explanation is not None:
             document["explanation"] = explain.document(explanation)
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json_text(document))
     else:
         render(verdict, shown.rstrip("/") or "/", markup=markup, verbose=verbose)
         if explanation is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import click
 
 from gitian.cli.classic import ClassicCommand
-from gitian.cli.common import CONTEXT
+from gitian.cli.common import CONTEXT, json_text
 
 
 @click.command("keys", cls=ClassicCommand, context_settings=CONTEXT)
@@ -59,9 +58,9 @@ def command(descriptor: Path | None, destination: Path | None, release: str | No
         except tree.TreeError as error:
             raise NothingToVerifyError(f"The release '{where.label}/{release}' {error}.") from None
     if as_json:
-        click.echo(json.dumps([{"signer": row.signer, "state": row.state.value, "fingerprint": row.fingerprint,
+        click.echo(json_text([{"signer": row.signer, "state": row.state.value, "fingerprint": row.fingerprint,
                                 "user_id": row.user_id, "detail": row.detail, "packages": list(row.packages),
-                                "origins": list(row.origins)} for row in rows], indent=2))
+                                "origins": list(row.origins)} for row in rows]))
     else:
         width = max((len(plain(row.signer)) for row in rows), default=0)
         for row in rows:

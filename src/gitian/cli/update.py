@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gitian.cli.classic import Measure
-from gitian.cli.common import CONTEXT
+from gitian.cli.common import CONTEXT, json_text
 
 if TYPE_CHECKING:
     from gitian.update.updater import Outcome
@@ -57,7 +56,7 @@ def command(sources: tuple[str, ...], urls: tuple[str, ...], config: Path, desti
         destination=destination, configuration=configurations.read(config), sources=(*urls, *sources), force=force,
         dry_run=dry_run, wait=wait, post=words))
     if as_json:
-        click.echo(json.dumps(_document(outcome), indent=2))
+        click.echo(json_text(_document(outcome)))
     elif quiet < 2:
         click.echo(_text(outcome, destination))
 

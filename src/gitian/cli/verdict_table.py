@@ -5,7 +5,6 @@ Both are kept aside, in a file, until everything is known and the progress bar i
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import unicodedata
@@ -14,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from gitian.cli.common import json_text
 from gitian.host.progress import plain
 from gitian.sigs.verdict import ABSENT, Decision, Outcome
 
@@ -142,7 +142,7 @@ class Document:
         self._any = False
 
     def add(self, pair: Pair, document: dict[str, Any]) -> None:
-        text = json.dumps({"path": pair.release, **document}, indent=2).replace("\n", "\n    ")
+        text = json_text({"path": pair.release, **document}).replace("\n", "\n    ")
         self._kept.write((",\n    " if self._any else "\n    ") + text)
         self._any = True
 
@@ -154,7 +154,7 @@ class Document:
                 "problems": [{"path": each.path, "problem": each.text} for each in found.problems],
                 "remarks": [{"path": each.path, "remark": each.text} for each in found.remarks],
                 "more_problems_and_remarks": found.more}
-        click.echo(json.dumps(head, indent=2)[:-2] + ',\n  "releases": [', nl=False)
+        click.echo(json_text(head)[:-2] + ',\n  "releases": [', nl=False)
         self._kept.seek(0)
         for line in self._kept:
             click.echo(line, nl=False)
