@@ -5,7 +5,7 @@
 A table of steps is printed, and everything written as JSON. 'Cold' is the first build of a workspace, 'warm' a later
 one, from its layer; 'no layers' installs the packages again, and keeps nothing.
 With --classic, the path of a checkout of the classic gitian-builder, both build the same descriptors side by side,
-from the same root filesystem and through the same package cache.
+through the same package cache. Of several builds the fastest is shown; the JSON says how far they lie apart.
 
 Base images (Debian bookworm and trixie) are taken from --images, or $GITIAN_IMAGES, or var/benchmarks of the checkout;
 one of bookworm amd64 is made there when there is none. --make-images makes all that the cases could use.

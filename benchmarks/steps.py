@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -38,7 +39,9 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """A build: its wall time, and how long each stage took (seconds). Of several targets, the slowest counts.
+    """A build: its wall time, and how long each stage took (seconds).
+
+    While several targets are in different stages at once, each stage gets its share of that time.
 
     ``usable`` is when the guest of the build was there, counted from the start of the command.
     """
@@ -61,7 +64,7 @@ def stage_of(title: str) -> str:
 def of_gbuild(lines: Iterable[tuple[float, str]]) -> dict[str, float]:
     """Stages from gbuild's lines ('title ...', then 'title: done (1.2 s)'), each with the moment of its arrival."""
     begun: dict[tuple[str, str], float] = {}
-    took: dict[str, dict[str, float]] = {}
+    took: list[tuple[float, float, str]] = []
     for moment, line in lines:
         match = _STEP.fullmatch(line.rstrip("\n"))
         if match is None:
@@ -70,10 +73,19 @@ def of_gbuild(lines: Iterable[tuple[float, str]]) -> dict[str, float]:
         if match["end"] == " ...":
             begun[target, title] = moment
         elif (target, title) in begun:
-            stages = took.setdefault(target, {})
-            stages[stage_of(title)] = stages.get(stage_of(title), 0.0) + moment - begun.pop((target, title))
-    return {stage: max(stages.get(stage, 0.0) for stages in took.values())
-            for stage in (*STAGES, REST) if any(stage in stages for stages in took.values())}
+            took.append((begun.pop((target, title)), moment, stage_of(title)))
+    return shares(took)
+
+
+def shares(took: Sequence[tuple[float, float, str]]) -> dict[str, float]:
+    """How long each stage took, of steps that may overlap: time that several were in is shared among them equally."""
+    found = dict.fromkeys((stage for _, _, stage in took), 0.0)
+    moments = sorted({moment for begin, end, _ in took for moment in (begin, end)})
+    for begin, end in itertools.pairwise(moments):
+        active = [stage for first, last, stage in took if first <= begin and end <= last]
+        for stage in active:
+            found[stage] += (end - begin) / len(active)
+    return {stage: found[stage] for stage in (*STAGES, REST) if stage in found}
 
 
 def of_classic(lines: Iterable[tuple[float, str]], ended: float) -> dict[str, float]:

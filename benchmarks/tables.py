@@ -49,6 +49,9 @@ def builds(results: Mapping[str, Any], backend: str) -> str:
 def costs(results: Mapping[str, Any]) -> str:
     """Hashing and starting."""
     text = ""
+    if images := results.get("make-base-vm"):
+        text += table(["making a base image", "seconds"], [[name, shown(value)] for name, value in images.items()])
+        text += "\n"
     if hashing := results.get("hashing"):
         text += table(["hashing an output tree", "files", "GB", "sha256sum x 2 (s)", "gitian (s)", "of sha256sum"], [
             [kind, str(one["files"]), f"{one['bytes'] / 1e9:.2f}", f"{one['sha256sum (s)']:.2f}",

@@ -12,7 +12,7 @@ def targets(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     def add(what: str, value: float | None, bound: float, unit: str, *, least: bool = False) -> None:
         if value is not None:
-            found.append({"what": what, "bound": f"{'>=' if least else '<='} {bound:g}{unit}",
+            found.append({"what": what, "bound": f"{'>=' if least else '<='} {bound:.3g}{unit}",
                           "found": f"{value:.2f}{unit}", "met": value >= bound if least else value <= bound})
 
     def of(backend: str, case: str, way: str, key: str = "seconds") -> float | None:
