@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -76,16 +77,43 @@ def test_timeout_ends_the_command_and_what_it_started(guest: KvmGuest) -> None:
     assert said(guest, "ps ax -o args | grep -c '[s]leep 4321' || true") == "0"
 
 
-def test_the_guest_has_a_network_and_nobody_else_reaches_its_ssh(guest: KvmGuest) -> None:
+@contextlib.contextmanager
+def service() -> Iterator[int]:
+    """The port of a service on this machine's loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         def answer() -> None:
-            other, _ = listener.accept()
-            other.sendall(b"from the host\n")
-            other.close()
+            with contextlib.suppress(OSError):
+                while True:
+                    other, _ = listener.accept()
+                    other.sendall(b"from the host\n")
+                    other.close()
 
         threading.Thread(target=answer, daemon=True).start()
-        port = listener.getsockname()[1]
-        assert said(guest, f"timeout 60 bash -c 'cat </dev/tcp/10.0.2.2/{port}'") == "from the host"
+        yield listener.getsockname()[1]
+
+
+def greeting(guest: KvmGuest, address: str, port: int, *, user: str | None = None) -> str:
+    return said(guest, f"timeout 60 bash -c 'cat </dev/tcp/{address}/{port}' || true", user=user)
+
+
+def test_the_guest_has_a_network_but_not_what_is_on_the_hosts_loopback(guest: KvmGuest) -> None:
+    with service() as port:
+        assert greeting(guest, "10.0.2.2", port, user="root") == "from the host"
+        for address in ("10.0.2.2", "10.0.2.1", "10.0.2.4", "10.0.2.15", "127.0.0.1"):
+            assert greeting(guest, address, port) == "", address
+        # Another user is no way around.
+        assert said(guest, f"setpriv --reuid 33 --clear-groups bash -c 'cat </dev/tcp/10.0.2.2/{port}' || true",
+                    user="root") == ""
+    assert "via 10.0.2.2" in said(guest, "ip route get 192.0.2.1 uid 1000", user="root")
+    assert "dev eth0" in said(guest, "ip route get 10.0.2.3 uid 1000", user="root")
+
+
+def test_the_proxy_on_the_hosts_loopback_can_be_reached(images: Path, tmp_path: Path) -> None:
+    with service() as port, kvm_kit.running(tmp_path, images, environment={"MIRROR_HOST": "localhost"}) as one:
+        assert greeting(one, "10.0.2.2", port) == "from the host"
+
+
+def test_nobody_else_reaches_its_ssh(guest: KvmGuest) -> None:
     own = f"0100007F:{guest.server.port:04X}"
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
     assert [address for address in listening if address.endswith(own[-5:])] == [own], "127.0.0.1 and no other"

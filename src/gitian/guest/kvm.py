@@ -16,6 +16,7 @@ from gitian.errors import GitianError, GuestError, HostError, ImageError
 from gitian.guest import acceleration, kvm_start, kvm_state, qemu, session, ssh
 from gitian.guest.kvm_start import Place
 from gitian.guest.kvm_state import LayerFiles
+from gitian.guest.network import is_loopback
 from gitian.guest.protocol import UMASK, USER_ID, Limits, Result, StartRequest, contract_environment
 from gitian.guest.qemu import Machine
 from gitian.guest.qmp import Qmp
@@ -36,10 +37,13 @@ _POWER_OFF = 60.0
 _SYNC = 30.0
 
 #: Random numbers, the time (the guest's clock stood while it started); sudo only where it is allowed; a base image that
-#: is meant for this user. $1: yes or no; $2: user; $3: its number; $4: seconds since the epoch.
+#: is meant for this user; the host's own services out of reach, unless the package proxy is one of them. $1: yes or no;
+#: $2: user; $3: its number; $4: seconds since the epoch; $5: open or closed.
 #: A restored guest has the random numbers of every other one that was: it gets 64 bytes of ours, and its generator is
 #: seeded with them at once (random(4): RNDADDENTROPY; linux/random.h: RNDRESEEDCRNG, since Linux 4.14). perl is
 #: essential in every distribution that we know.
+#: qemu makes every address of the guest's network but the name server's the host's loopback, and no option changes
+#: that: so the guest's kernel refuses them to all users but root, whose answers to us go there. A saved guest's does.
 #: Run by root's shell as it is, with as few programs as can be: each costs an emulated guest 30 ms.
 _SET_UP = """set -e
 perl -e '
@@ -58,6 +62,13 @@ if [ "$1" = yes ]; then
     mkdir -p /etc/sudoers.d
     printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\\n' "$2" >/etc/sudoers.d/gitian
     chmod 0440 /etc/sudoers.d/gitian
+fi
+if [ "$5" = open ]; then
+    if [ -e /run/gitian/closed ]; then ip rule del pref 20; rm /run/gitian/closed; fi
+elif [ ! -e /run/gitian/closed ]; then
+    if printf 'rule add %s\n' 'pref 10 to 10.0.2.3 lookup main' \
+        'pref 20 uidrange 1-4294967294 to 10.0.2.0/24 prohibit' | ip -batch -
+    then : >/run/gitian/closed; else echo open; fi
 fi
 """
 
@@ -350,7 +361,8 @@ class KvmBackend:
         guest = KvmGuest(request.workspace, started.session, started.connection, fates[-1], started.qemu,
                          origin=(request, started.machine))
         try:
-            words = shlex.join([started.session.facts["sudo"], request.distro, str(USER_ID), f"{time.time():.3f}"])
+            words = shlex.join([started.session.facts["sudo"], request.distro, str(USER_ID), f"{time.time():.3f}",
+                                "open" if is_loopback(request.environment.get("MIRROR_HOST", "")) else "closed"])
             done = started.connection.run(checked_line(f"set -- {words}\n{_SET_UP}"), what="set up", timeout=_POWER_OFF,
                                           input=secrets.token_bytes(64))
             if done.status != 0:
@@ -358,7 +370,9 @@ class KvmBackend:
                 raise ImageError(f"The base image '{request.image}' is not one of a '{request.distro}' guest: "
                                  f"{said or 'it lacks the user'}.",
                                  hint="Remove it and make it again with 'make-base-vm'.")
-            guest.seeded = done.stdout == b"seeded\n"
+            guest.seeded = b"seeded\n" in done.stdout
+            if b"open\n" in done.stdout:
+                progress.warn("The guest's 'ip' is too old to keep it from the services on this machine's loopback.")
             if started.restored and not guest.seeded:
                 raise GuestError("The guest that was kept in a layer could not be given random numbers of its own.",
                                  hint="Build with --no-layers.")
