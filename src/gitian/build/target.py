@@ -26,6 +26,8 @@ _SCRIPT = PurePosixPath("/var/cache/gitian/build-script")
 _UPGRADED = "/var/cache/gitian/initial-upgrade"
 
 _APT = ["apt-get", "-q", "-y", "-o", "Acquire::Retries=3", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
+#: After so long a failure is no hiccup (seconds).
+_APT_PATIENCE = 60.0
 _APT_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive"}
 
 #: Room that is left on the host's disk whatever a guest sends (bytes).
@@ -195,10 +197,13 @@ def _apt_update(guest: Guest, log: Log) -> None:
     # Without Error-Mode apt calls a source that it could not read a warning, and old indices would be used. A mirror
     # that is being synchronised is an everyday matter: try again before giving up.
     command = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "APT::Update::Error-Mode=any", "update"]
+    began = time.monotonic()
     for patience in (2, 5, None):
         result = guest.run(command, user="root", env=_APT_ENVIRONMENT, output=log, check=False)
         if result.status == 0:
             return
+        if time.monotonic() - began > _APT_PATIENCE:
+            break  # apt has waited and tried again itself: there is no network, and there will be none
         if patience is not None:
             log.note(f"apt-get update failed; trying again in {patience} s")
             time.sleep(patience)
