@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gitian.errors import GuestError
-from gitian.guest.qemu import Machine
+from gitian.guest.qemu import Machine, argv
 from gitian.guest.qmp import Qmp
 from gitian.host import process, tools
+from gitian.host.hashing import sha256_bytes
 from gitian.host.workspace import write_atomically
 
 #: Nothing is read or written for so long: qemu hangs (seconds).
@@ -88,11 +89,14 @@ class Saved:
 
 
 def identity(program: Sequence[str], accel: str) -> str:
-    """What a saved machine depends on in this one: qemu (a path, a size and a time stand for its version) and, where
-    it runs in hardware, processor and kernel. Raises MissingToolError."""
+    """What a saved machine depends on in this one: qemu (a path, a size and a time stand for its version), how we call
+    it, and, where it runs in hardware, processor and kernel. Raises MissingToolError."""
     binary = Path(tools.find(program[0])).resolve()
     about = binary.stat()
-    words = [accel, str(binary), *program[1:], str(about.st_size), str(about.st_mtime_ns)]
+    somewhere = Path("-")
+    call = argv(Machine(program=program, name="", accel=accel, memory=0, processors=0, kernel=somewhere, initrd=None,
+                        overlay=somewhere, disk_size=0, console=somewhere, qmp=0, port=0))
+    words = [accel, str(binary), str(about.st_size), str(about.st_mtime_ns), sha256_bytes(repr(call).encode())[:16]]
     if accel == "kvm":
         words.append(os.uname().release)
         with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
