@@ -37,10 +37,16 @@ def left_behind(workspace: Path) -> list[str]:
     found = [str(path) for path in (*workspace.glob("target-*"), *workspace.glob("var/target-*"))]
     if session.record_path(workspace).exists():
         found.append("the record")
+    return found + processes(workspace)
+
+
+def processes(workspace: Path, kind: bytes = b"qemu") -> list[str]:
+    """Those that run a guest of this workspace, or work at its disk; with another ``kind`` others."""
+    found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             with contextlib.suppress(OSError):
                 line = (process / "cmdline").read_bytes()
-                if b"qemu" in line and os.fsencode(workspace) in line:
+                if kind in line and os.fsencode(workspace) in line:
                     found.append(f"process {process.name}: {line!r}")
     return found

@@ -237,7 +237,7 @@ class KvmGuest:
             overlay.rename(files.running_disk)
             # A layer gets another name once it is finished, so the one disk finds the other beside it.
             process.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", files.disk.name,
-                         str(files.running_disk)])
+                         str(files.running_disk)], tied=True)
         finally:
             self.stop()
 

@@ -243,7 +243,8 @@ def _make_overlay(request: StartRequest, overlay: Path, saved: Saved | None) -> 
     elif request.layer is not None:
         below = LayerFiles(directory=request.layer).disk.resolve()
     session.remove([overlay])
-    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(below), str(overlay)])
+    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(below), str(overlay)],
+                tied=True)
     size = _usable(overlay, image)
     if size is None:
         raise ImageError(f"'{below}' is no disk over the base image '{image}', or that one is from the future.",
