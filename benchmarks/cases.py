@@ -74,7 +74,7 @@ class Case:
 def cases(first: Target, available: tuple[Target, ...], *, quick: bool, processors: int = 2) -> list[Case]:
     """All cases, with the targets that there are base images for: ``first`` of them where one will do.
 
-    More targets than ``processors`` are built in two ways: as many at a time as gbuild itself takes, and all at once.
+    More targets than gbuild takes at a time, with so many ``processors``, are also built all at once.
     """
     megabytes = 100 if quick else 500
     found = [
@@ -92,7 +92,7 @@ def cases(first: Target, available: tuple[Target, ...], *, quick: bool, processo
             replace(one, name="matrix", title=title, targets=whole, ways=("cold", "warm")),
             one,
         ]
-        if len(whole) > processors:
+        if len(whole) > 2 * processors:
             found.append(replace(one, name="matrix-wide", title=f"{title}, --parallel {len(whole)}", targets=whole,
                                  options=("--parallel", str(len(whole)))))
     return found

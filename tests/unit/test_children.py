@@ -122,3 +122,10 @@ script: "true"
 def test_how_many_targets_at_a_time(options: Options, extra: str, expected: int) -> None:
     plan = make_plan(Descriptor.parse((DESCRIPTOR + extra).encode(), "x.yml"), options)
     assert jobs(plan, memory=5000, processors=2) == expected
+
+
+@pytest.mark.parametrize(("memory", "processors", "expected"), [
+    (100_000, 2, 4), (100_000, 1, 2), (7000, 2, 3), (9, 1, 1)])
+def test_by_default_what_processors_and_memory_allow(memory: int, processors: int, expected: int) -> None:
+    plan = make_plan(Descriptor.parse(DESCRIPTOR.encode(), "x.yml"), Options())
+    assert jobs(plan, memory=memory, processors=processors) == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +30,8 @@ def merge(source: Path, destination: Path, *, label: str, owners: dict[str, str]
     """
     conflicts = []
     destination.mkdir(parents=True, exist_ok=True)
-    for path in _walk(source):
-        relative = os.fsdecode(os.path.relpath(path, source))
-        place = destination / relative
+    for relative, entry in _walk(source):
+        path, place = Path(entry.path), destination / relative
         if path.is_dir() and not path.is_symlink():
             if place.is_symlink() or (place.exists() and not place.is_dir()):
                 raise _clash(relative, owners.get(relative, "an earlier target"), label)
@@ -51,11 +49,12 @@ def merge(source: Path, destination: Path, *, label: str, owners: dict[str, str]
     return conflicts
 
 
-def _walk(top: Path) -> Iterator[Path]:
+def _walk(top: Path | str, above: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below ``top``, with its path from there, a directory before what is in it."""
     for entry in sorted(os.scandir(top), key=lambda entry: os.fsencode(entry.name)):
-        yield Path(entry.path)
+        yield above + entry.name, entry
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
+            yield from _walk(entry.path, f"{above}{entry.name}/")
 
 
 def _clash(path: str, earlier: str, later: str) -> OutputError:
@@ -78,28 +77,26 @@ def manifest_of(top: Path) -> str:
     """
     if not top.is_dir():
         return ""
-    found: list[tuple[str, Path]] = []
+    found: list[tuple[str, str]] = []
     inside = top.resolve()
-    for path in _walk(top):
-        relative = os.path.relpath(path, top)
-        if path.is_symlink():
-            target = path.resolve()
+    for relative, entry in _walk(top):
+        if entry.is_symlink():
+            target = Path(entry.path).resolve()
             if not target.exists():
                 raise OutputError(f"The output '{relative}' is a link that leads nowhere.",
                                   hint="Let the script copy what it links to into OUTDIR, or remove the link.")
             if not target.is_relative_to(inside):
                 raise OutputError(f"The output '{relative}' is a link that leads out of OUTDIR.")
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        if entry.is_dir():
             continue
-        if not stat.S_ISREG(mode):
+        if not entry.is_file():
             raise OutputError(f"The output '{relative}' is neither a file nor a directory.")
         try:
             names.check_path(relative)
         except ValueError as error:
             raise OutputError(f"The output {relative!r} has a name that no report can hold: {error}.",
                               hint="Outputs may be named with ASCII letters, digits and @_/.:+- only.") from error
-        found.append((relative, path))
+        found.append((relative, entry.path))
     found.sort(key=lambda entry: os.fsencode(entry[0]))
     digests = hashing.sha256_files([path for _, path in found])
     return "".join(f"{digest}  {relative}\n" for digest, (relative, _) in zip(digests, found, strict=True))

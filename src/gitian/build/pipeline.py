@@ -135,6 +135,7 @@ def _sweep_aside(backend: Backend, workspace: Workspace) -> None:
 def jobs(plan: BuildPlan, *, memory: int | None = None, processors: int | None = None) -> int:
     """How many targets are built at a time: --parallel, else what processors and memory (MiB) of this machine allow.
 
+    By default that is two to a processor, if there is memory for them: a build waits, for its packages and its disk.
     One, when each target has to find what the one before it left: its caches, or (--skip-image) itself. One also when
     two need the same guest (amd64 and linux64): they share a layer, and one would put it in the other's place.
     """
@@ -147,7 +148,7 @@ def jobs(plan: BuildPlan, *, memory: int | None = None, processors: int | None =
         return min(options.parallel, len(plan.targets))
     processors = processors or len(os.sched_getaffinity(0))
     memory = memory if memory is not None else _free_memory()
-    return max(1, min(len(plan.targets), processors, memory // options.memory))
+    return max(1, min(len(plan.targets), 2 * processors, memory // options.memory))
 
 
 def _free_memory() -> int:

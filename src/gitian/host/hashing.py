@@ -21,7 +21,7 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path, *, follow: bool = True, progress: Callable[[int], object] | None = None) -> str:
+def sha256_file(path: Path | str, *, follow: bool = True, progress: Callable[[int], object] | None = None) -> str:
     """The SHA-256 of a regular file, in hexadecimal; ``progress`` gets byte counts.
 
     ``follow`` False refuses a symbolic link in the last place. Raises InputError for what is not a regular file,
@@ -31,8 +31,16 @@ def sha256_file(path: Path, *, follow: bool = True, progress: Callable[[int], ob
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     number = os.open(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
+        about = os.fstat(number)
+        if not stat.S_ISREG(about.st_mode):
             raise InputError(f"'{path}' is not a regular file.")
+        if about.st_size <= _SMALL:  # most files are, and a buffer costs more than they do
+            start = os.read(number, about.st_size + 1)
+            if len(start) == about.st_size:
+                if progress is not None:
+                    progress(len(start))
+                return hashlib.sha256(start).hexdigest()
+            os.lseek(number, 0, os.SEEK_SET)
         return sha256_of_descriptor(number, progress=progress)
     finally:
         os.close(number)
@@ -50,7 +58,7 @@ def sha256_of_descriptor(number: int, *, progress: Callable[[int], object] | Non
     return digest.hexdigest()
 
 
-def sha256_files(paths: Iterable[Path], workers: int | None = None, *, follow: bool = True,
+def sha256_files(paths: Iterable[Path | str], workers: int | None = None, *, follow: bool = True,
                  progress: Callable[[int], object] | None = None) -> list[str]:
     """The SHA-256 of each file, in the order given, several at a time (hashlib lets threads run while it hashes).
 
@@ -61,7 +69,7 @@ def sha256_files(paths: Iterable[Path], workers: int | None = None, *, follow: b
     if count < 2 or len(todo) < 2:
         return [sha256_file(path, follow=follow, progress=progress) for path in todo]
     results = [""] * len(todo)
-    sizes = [path.stat(follow_symlinks=follow).st_size for path in todo]
+    sizes = [Path(path).stat(follow_symlinks=follow).st_size for path in todo]
     # The largest first, so that no thread is left alone with a big file at the end.
     large = sorted((place for place, size in enumerate(sizes) if size > _SMALL), key=lambda place: -sizes[place])
     small = [place for place, size in enumerate(sizes) if size <= _SMALL]
