@@ -296,7 +296,8 @@ def test_killed_at_ten_moments_the_next_build_is_clean_and_the_same(workspace: P
             process.send_signal(number)
         status = process.wait(120)
         if number != signal.SIGKILL and status != 0:
-            assert status == 128 + number
+            # In its first and last moments it dies of the signal itself, which to a shell is the same.
+            assert status in (128 + number, -number)
             assert leftovers(workspace) == []
         if (workspace / "result" / "pkg-res.yml").exists():  # the signal came after the report was complete
             assert report_of(workspace) == expected

@@ -14,6 +14,7 @@ import click
 
 from gitian.errors import GitianError, Interrupted
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -26,7 +27,12 @@ def json_text(document: object) -> str:
 
 def run(command: click.Command, name: str) -> None:
     """Run a command as a whole program and exit with its status; the only place that does."""
-    sys.exit(status_of(command, name, None))
+    status = status_of(command, name, None)
+    if status == 0:  # all is done: a signal that comes while the interpreter ends must not say otherwise
+        for number in _SIGNALS:
+            with contextlib.suppress(ValueError):
+                signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def status_of(command: click.Command, name: str, arguments: list[str] | None) -> int:
@@ -79,9 +85,8 @@ def signals_as_exceptions() -> Iterator[None]:
         if seen >= 3:
             os._exit(128 + number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {}
-    for number in numbers:
+    for number in _SIGNALS:
         with contextlib.suppress(ValueError):  # not in the main thread
             before[number] = signal.signal(number, stop)
     try:
