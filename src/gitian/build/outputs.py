@@ -32,7 +32,7 @@ def merge(source: Path, destination: Path, *, label: str, owners: dict[str, str]
     destination.mkdir(parents=True, exist_ok=True)
     for relative, entry in _walk(source):
         path, place = Path(entry.path), destination / relative
-        if path.is_dir() and not path.is_symlink():
+        if entry.is_dir(follow_symlinks=False):
             if place.is_symlink() or (place.exists() and not place.is_dir()):
                 raise _clash(relative, owners.get(relative, "an earlier target"), label)
             if not place.exists():

@@ -53,9 +53,8 @@ def _ask(suite: str, arch: str, mirror: str | None, security_mirror: str | None,
         sources = find_sources(distro, suite, arch, options, scratch)
         fetched = archive.fetch_indices(sources, arch, distro.find_keyrings(), scratch)
         for source in fetched.sources:
-            prefix = archive.list_prefix(source.host_uri) + "_dists_" + source.suite.replace("/", "_") + "_"
             for path in sorted(fetched.lists.glob("*_Packages")):
-                if path.name.startswith(prefix):
+                if path.name.startswith(archive.list_stem(source)):
                     for entry in archive.stanzas(path):
                         _take(found, suite, arch, entry, security=source.pocket == "security")
 
@@ -94,14 +93,4 @@ def _stanzas(path: Path) -> Iterator[dict[str, str]]:
         raise FormatError(f"The index '{path}' cannot be read: {error}.") from error
     if len(data) > _LIMIT:
         raise FormatError(f"The index '{path}' is larger than {_LIMIT // 2**20} MiB, so it is no index.")
-    entry: dict[str, str] = {}
-    for line in data.decode("utf-8", "replace").split("\n"):
-        if not line.strip():
-            if entry:
-                yield entry
-            entry = {}
-        elif line[0] not in " \t":
-            name, _, value = line.partition(":")
-            entry[name] = value.strip()
-    if entry:
-        yield entry
+    return archive.paragraphs(data.decode("utf-8", "replace").split("\n"))

@@ -62,20 +62,26 @@ def parse_sources(lines: Sequence[str]) -> tuple[SourceLine, ...] | None:
     """The sources of 'deb' lines; None when one of them cannot be asked about from outside (file:, cdrom:)."""
     found = []
     for line in lines:
-        words = line.split()
-        if not words or words[0] != "deb":
+        words = deb_words(line)
+        if not words:
             continue
-        if len(words) > 1 and words[1].startswith("["):
-            end = next((number for number, word in enumerate(words) if word.endswith("]")), None)
-            if end is None:
-                return None
-            words = [words[0], *words[end + 1:]]
         if len(words) < 3 or urlsplit(words[1]).scheme not in ("http", "https"):
             return None
         source = SourceLine(uri=words[1], suite=words[2])
         if source not in found:
             found.append(source)
     return tuple(found)
+
+
+def deb_words(line: str) -> list[str]:
+    """The words of a 'deb' line of sources.list(5) without its options, [] of any other line."""
+    words = line.split()
+    if words[:1] != ["deb"]:
+        return []
+    if len(words) > 1 and words[1].startswith("["):
+        end = next((number for number, word in enumerate(words) if word.endswith("]")), len(words))
+        return [words[0], *words[end + 1:]]
+    return words
 
 
 def seen_from_here(url: str, host_address: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from gitian.environment.indices import seen_from_here
+from gitian.environment.indices import deb_words, seen_from_here
 from gitian.errors import HostError, OutputError
 from gitian.guest.protocol import Guest, Limits
 from gitian.host import pool_fetch, progress
@@ -98,12 +98,7 @@ def archives_of(lines: Sequence[str]) -> tuple[str, ...]:
     """The addresses in lines of sources.list(5): DEB [OPTIONS] URI SUITE ...; other lines have none."""
     found = []
     for line in lines:
-        words = line.split()
-        if words[:1] != ["deb"]:
-            continue
-        if len(words) > 1 and words[1].startswith("["):
-            end = next((number for number, word in enumerate(words) if word.endswith("]")), len(words))
-            words = [words[0], *words[end + 1:]]
+        words = deb_words(line)
         if len(words) > 2 and urlsplit(words[1]).scheme in ("http", "https"):
             found.append(words[1])
     return tuple(dict.fromkeys(found))

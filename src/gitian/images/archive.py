@@ -11,7 +11,7 @@ import datetime
 import email.utils
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def copy_keyring(keyring: Path, directory: Path, stem: str) -> Path:
 
 def release_file(lists: Path, source: Source) -> Path:
     """A source's signed index among apt's lists. Raises FetchError."""
-    stem = list_prefix(source.host_uri) + "_dists_" + source.suite.replace("/", "_") + "_"
+    stem = list_stem(source)
     for name in ("InRelease", "Release"):
         if (lists / (stem + name)).is_file():
             return lists / (stem + name)
@@ -152,18 +152,28 @@ def list_prefix(uri: str) -> str:
     return quoted.replace("/", "_")
 
 
+def list_stem(source: Source) -> str:
+    """What the names of a source's lists begin with."""
+    return list_prefix(source.host_uri) + "_dists_" + source.suite.replace("/", "_") + "_"
+
+
 def stanzas(path: Path) -> Iterator[dict[str, str]]:
-    """The paragraphs of a Packages file or of dpkg's status, fields that go on in further lines cut to the first."""
-    entry: dict[str, str] = {}
+    """The paragraphs of a Packages file or of dpkg's status."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line == "\n":
-                if entry:
-                    yield entry
-                entry = {}
-            elif line[0] not in " \t":
-                name, _, value = line.partition(":")
-                entry[name] = value.strip()
+        yield from paragraphs(file)
+
+
+def paragraphs(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Control data (deb822(5)) by paragraphs, fields that go on in further lines cut to the first."""
+    entry: dict[str, str] = {}
+    for line in lines:
+        if not line.strip():
+            if entry:
+                yield entry
+            entry = {}
+        elif line[0] not in " \t":
+            name, _, value = line.partition(":")
+            entry[name] = value.strip()
     if entry:
         yield entry
 

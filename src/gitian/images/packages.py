@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from gitian.host import process
 from gitian.host.hashing import sha256_file
 from gitian.host.pool import Deb
 from gitian.images import pool
-from gitian.images.archive import Indices
+from gitian.images.archive import Indices, paragraphs
 from gitian.images.sources import Source
 
 
@@ -35,18 +34,7 @@ def describe(indices: Indices, name: str) -> dict[str, str] | None:
             version = value
     if version is None:
         return None
-    return next(_stanzas(indices.cache("show", f"{name}:{indices.arch}={version}")), None)
-
-
-def _stanzas(text: str) -> Iterator[dict[str, str]]:
-    for stanza in text.split("\n\n"):
-        fields: dict[str, str] = {}
-        for line in stanza.splitlines():
-            key, colon, value = line.partition(":")
-            if colon and not line.startswith((" ", "\t")):
-                fields[key] = value.strip()
-        if fields:
-            yield fields
+    return next(paragraphs(indices.cache("show", f"{name}:{indices.arch}={version}").splitlines()), None)
 
 
 def fetch(indices: Indices, name: str, scratch: Path) -> Package:
