@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,21 @@ def running(workspace: Path, images: Path, **more: Any) -> Iterator[KvmGuest]:
         yield guest
     finally:
         guest.close()
+
+
+@contextlib.contextmanager
+def service() -> Iterator[int]:
+    """The port of a service on this machine's loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    other, _ = listener.accept()
+                    other.sendall(b"from the host\n")
+                    other.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield listener.getsockname()[1]
 
 
 def left_behind(workspace: Path) -> list[str]:

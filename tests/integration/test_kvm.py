@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import socket
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -77,27 +74,12 @@ def test_timeout_ends_the_command_and_what_it_started(guest: KvmGuest) -> None:
     assert said(guest, "ps ax -o args | grep -c '[s]leep 4321' || true") == "0"
 
 
-@contextlib.contextmanager
-def service() -> Iterator[int]:
-    """The port of a service on this machine's loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        def answer() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    other, _ = listener.accept()
-                    other.sendall(b"from the host\n")
-                    other.close()
-
-        threading.Thread(target=answer, daemon=True).start()
-        yield listener.getsockname()[1]
-
-
 def greeting(guest: KvmGuest, address: str, port: int, *, user: str | None = None) -> str:
     return said(guest, f"timeout 60 bash -c 'cat </dev/tcp/{address}/{port}' || true", user=user)
 
 
 def test_the_guest_has_a_network_but_not_what_is_on_the_hosts_loopback(guest: KvmGuest) -> None:
-    with service() as port:
+    with kvm_kit.service() as port:
         assert greeting(guest, "10.0.2.2", port, user="root") == "from the host"
         for address in ("10.0.2.2", "10.0.2.1", "10.0.2.4", "10.0.2.15", "127.0.0.1"):
             assert greeting(guest, address, port) == "", address
@@ -109,7 +91,7 @@ def test_the_guest_has_a_network_but_not_what_is_on_the_hosts_loopback(guest: Kv
 
 
 def test_the_proxy_on_the_hosts_loopback_can_be_reached(images: Path, tmp_path: Path) -> None:
-    with service() as port, kvm_kit.running(tmp_path, images, environment={"MIRROR_HOST": "localhost"}) as one:
+    with kvm_kit.service() as port, kvm_kit.running(tmp_path, images, environment={"MIRROR_HOST": "localhost"}) as one:
         assert greeting(one, "10.0.2.2", port) == "from the host"
 
 

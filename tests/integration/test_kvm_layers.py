@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,16 +76,8 @@ def test_two_guests_of_one_layer(layer: Path, images: Path, tmp_path: Path, capf
 
 def test_a_restored_guest_has_a_network(layer: Path, images: Path, tmp_path: Path,
                                         capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        def answer() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    other, _ = listener.accept()
-                    other.sendall(b"from the host\n")
-                    other.close()
-
-        threading.Thread(target=answer, daemon=True).start()
-        greet = f"timeout 60 bash -c 'cat </dev/tcp/10.0.2.2/{listener.getsockname()[1]}' || true"
+    with kvm_kit.service() as port:
+        greet = f"timeout 60 bash -c 'cat </dev/tcp/10.0.2.2/{port}' || true"
         with restored(tmp_path, images, layer, capfd) as guest:
             assert said(guest, greet, user="root") == "from the host"
             assert said(guest, greet) == "", "the host's own services are out of reach, also in a guest that goes on"

@@ -90,7 +90,8 @@ def _stanzas(path: Path) -> Iterator[dict[str, str]]:
             with lzma.open(path) if path.name.endswith(".xz") else path.open("rb") as file:
                 data = file.read(_LIMIT + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise FormatError(f"The index '{path}' cannot be read: {error}.") from error
+        raise FormatError(f"The index '{path}' cannot be read: {error}.",
+                          hint="Give an archive's Packages file: as it is, or compressed as .gz or .xz.") from error
     if len(data) > _LIMIT:
         raise FormatError(f"The index '{path}' is larger than {_LIMIT // 2**20} MiB, so it is no index.")
     return archive.paragraphs(data.decode("utf-8", "replace").split("\n"))
