@@ -69,14 +69,12 @@ def compare(directory: Path, wanted: Mapping[str, str], shown: str) -> Checked:
     Links are not followed out of the directory.
     """
     problems, present, absent = [], [], []
-    inside = directory.resolve()
     for path, digest in sorted(wanted.items()):
-        place = directory / path
-        real = place.resolve()
-        if not os.path.lexists(place):
+        if not os.path.lexists(directory / path):
             absent.append(path)
             continue
-        if ".." in path.split("/") or not real.is_relative_to(inside) or not _regular(real):
+        real = own_file(directory, path)
+        if real is None:
             problems.append(f"'{shown}/{path}' is no file of its own.")
             continue
         present.append(path)
@@ -106,11 +104,14 @@ def against_verdict(directory: Path, verdict: Verdict) -> tuple[str, ...]:
     return checked.problems
 
 
-def _regular(path: Path) -> bool:
+def own_file(directory: Path, path: str) -> Path | None:
+    """The regular file that a path in a directory means, links followed; None: there is none, or it lies outside."""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
+        real = (directory / path).resolve()
+        inside = ".." not in path.split("/") and real.is_relative_to(directory.resolve())
+        return real if inside and stat.S_ISREG(real.stat().st_mode) else None
+    except (OSError, ValueError, RuntimeError):  # no such name can be, or links that go round
+        return None
 
 
 def _read(path: Path) -> bytes | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitian.attest.files import own_file
 from gitian.attest.inspection import Attested
 from gitian.errors import GitianError
 from gitian.formats import rbvf
@@ -57,8 +58,8 @@ def initial_of(verdict: Verdict, outputs: Path | None) -> Initial | None:
         paths = {path for signer in verdict.signers for path in _files(signer)}
         found = {}
         for path in sorted(paths):
-            place = outputs / path
-            if ".." not in path.split("/") and place.resolve().is_relative_to(outputs.resolve()) and place.is_file():
+            place = own_file(outputs, path)
+            if place is not None:
                 try:
                     found[path] = hashing.sha256_file(place)
                 except (OSError, GitianError):
