@@ -17,13 +17,12 @@ import argparse
 import datetime
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import chart, costs, machine, tables
-from benchmarks.runner import ROOT, Runner, Setting
+from benchmarks.runner import ROOT, Runner, Setting, say
 from benchmarks.targets import targets
 
 
@@ -80,11 +79,6 @@ def main() -> int:
         options.chart.write_text(chart.draw(results))
         print(f"written: {options.chart}")
     return 0 if results["builds"] or options.case else 1
-
-
-def say(text: str) -> None:
-    """Progress, on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def bare(trees: list[tree.DirectoryTree], pairs: list[list[verify.Pair]], key_fo
             for entry in each.list(pair.release):
                 path = tree.join(pair.release, entry.name, pair.name + verify.SUFFIX)
                 try:
-                    packets.detached(each.read(path + ".sig", verify.SIGNATURE_LIMIT))
+                    packets.detached(each.read(path + ".sig", packets.SIGNATURE_LIMIT))
                     each.read(path, verify.ASSERTION_LIMIT)
                 except (tree.TreeError, packets.PacketError):
                     continue

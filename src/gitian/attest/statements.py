@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitian.formats import provenance
 from gitian.formats.image_record import ImageRecord
@@ -14,8 +15,10 @@ from gitian.formats.manifest import Manifest
 from gitian.formats.provenance import Material, Provenance
 from gitian.formats.report import Report
 from gitian.host.workspace import write_atomically
-from gitian.inputs.prepare import PreparedInputs
-from gitian.plan import BuildPlan, Target
+
+if TYPE_CHECKING:
+    from gitian.inputs.prepare import PreparedInputs
+    from gitian.plan import BuildPlan, Target
 
 #: In var/: which build left what lies in build/out.
 _LAST = "last-build"

@@ -12,7 +12,7 @@ from gitian.build.layer import Prepared
 from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
-from gitian.environment.manifest import Package, environment_manifest
+from gitian.environment.manifest import environment_manifest
 from gitian.environment.pool import Supply, archives_of
 from gitian.errors import BuildError, FetchError, GuestError, ImageError, ProgramError
 from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StartRequest, StoppableGuest
@@ -143,8 +143,8 @@ def _start(request: TargetRequest, image: BaseImage, start_from: Path | None) ->
 
 def _known_hashes(image: BaseImage) -> dict[str, str]:
     """The hashes of the base image's own packages, which its record has from the day it was made."""
-    return {Package(name=package.name, version=package.version, architecture=package.architecture).file_name:
-            package.sha256 for package in image.record.packages}
+    return {pool.file_name(package.name, package.version, package.architecture): package.sha256
+            for package in image.record.packages}
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from gitian.canon.model import PIECE, Bounded, Settings, read_exactly, size_of
+from gitian.canon.model import PIECE, Bounded, Settings, copy, read_exactly, size_of
 from gitian.errors import FormatError, MissingToolError
 
 #: The first bytes of each kind.
@@ -70,13 +70,7 @@ def write_canonical_gzip(source: IO[bytes], target: IO[bytes], settings: Setting
         # Extra fields stay: dictzip and bgzip keep the places there from which a reader may start.
         flags = header[3] & _EXTRA
         target.write(header[:3] + bytes([flags]) + bytes(4) + header[8:9] + b"\x03" + header[10:])
-        source.seek(start)
-        left = end - start
-        while left:
-            data = read_exactly(source, min(left, PIECE), "the compressed data")
-            target.write(data)
-            left -= len(data)
-        source.seek(end)
+        copy(source, start, end - start, target.write)
 
 
 def _gzip_members(source: IO[bytes], write: Callable[[bytes], object]) -> Iterator[tuple[bytes, int, int]]:

@@ -143,7 +143,8 @@ class _Reader:
                 self.common[key] = value
 
     def _member(self, block: bytes, long: dict[bytes, bytes], own: list[tuple[bytes, bytes]]) -> Member:
-        records = [(key, value) for key, value in self.common.items() if key not in dict(own)] + own
+        mine = dict(own)
+        records = [(key, value) for key, value in self.common.items() if key not in mine] + own
         said = dict(records)
         kind = block[156:157]
         ustar = block[257:263] == b"ustar\0"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO
 
-from gitian.canon.model import PIECE
 from gitian.errors import FormatError
 from gitian.host import process
+from gitian.host.streams import relay
 
 
 def run(arguments: list[str], source: IO[bytes], write: Callable[[bytes], object]) -> None:
@@ -19,8 +19,7 @@ def run(arguments: list[str], source: IO[bytes], write: Callable[[bytes], object
     with tempfile.TemporaryFile() as said:
         with process.start(["zstd", *arguments], stdin=source, stdout=process.PIPE, stderr=said) as running:
             assert running.stdout is not None
-            for data in iter(lambda: running.stdout.read(PIECE), b""):  # type: ignore[union-attr]
-                write(data)
+            relay(running.stdout.fileno(), write)
         if running.returncode:
             said.seek(0)
             words = said.read(2000).decode(errors="replace").strip().splitlines()

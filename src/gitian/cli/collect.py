@@ -117,7 +117,7 @@ def _bytes(path: Path, *, limit: int | None = None) -> bytes:
 
 
 def _proof(path: Path) -> bytes | None:
-    from gitian.sigs.verify import SIGNATURE_LIMIT
+    from gitian.sigs.packets import SIGNATURE_LIMIT
 
     for suffix in (".sig", ".asc"):
         beside = path.with_name(path.name + suffix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gitian.cli.common import CONTEXT
+from gitian.cli.common import CONTEXT, json_text
 
 if TYPE_CHECKING:
     from gitian.environment.layers import Layer
@@ -67,7 +66,7 @@ def _show(layers: Sequence[Layer], *, as_json: bool) -> None:
     from gitian.host.progress import amount, plain
 
     if as_json:
-        click.echo(json.dumps([_as_json(layer) for layer in layers], indent=2))
+        click.echo(json_text([_as_json(layer) for layer in layers]))
         return
     for layer in layers:
         record = layer.record

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gitian.errors import GuestError
 from gitian.guest.protocol import Guest
+from gitian.host import pool
 
 _FIELDS = "${db:Status-Abbrev}\\t${Package}\\t${Version}\\t${Architecture}\\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -35,8 +36,8 @@ class Package:
 
     @property
     def file_name(self) -> str:
-        """The name apt gives its file: the epoch's colon is written %3a."""
-        return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
+        """The name apt gives its file."""
+        return pool.file_name(self.name, self.version, self.architecture)
 
     @property
     def apt_name(self) -> str:

@@ -158,11 +158,12 @@ class Document:
         name = top.text("origin_name")
         if _ORIGIN.fullmatch(name) is None:
             raise FormatError(f"{source}: 'origin_name' is made of letters, digits and '-', '_', '.', '+'.")
-        document = cls(origin_uri=top.text("origin_uri"), origin_name=name, initial=top.text("initial", ""),
-                       results=tuple(_read(item) for item in top.objects("results", most=RESULTS_LIMIT)),
-                       extended=extended)
+        origin_uri, initial = top.text("origin_uri"), top.text("initial", "")
+        items = top.objects("results", most=RESULTS_LIMIT)
+        document = cls(origin_uri=origin_uri, origin_name=name, initial=initial,
+                       results=tuple(_read(item) for item in items), extended=extended)
         seen: set[str] = set()
-        for result, item in zip(document.results, top.objects("results", most=RESULTS_LIMIT), strict=True):
+        for result, item in zip(document.results, items, strict=True):
             key = document.primary_key(result)
             if item.text("primary_key", key) != key:
                 raise FormatError(f"{source}: the primary key '{item.text('primary_key')[:200]}' is not that of its "

@@ -124,13 +124,22 @@ def _device_trouble() -> str:
 
 
 def _key(program: Sequence[str]) -> str:
-    """What the answer depends on: kernel, processor, and qemu (a path, a size and a time stand for its version)."""
+    """What the answer depends on: kernel, processor, and qemu."""
+    return "|".join([os.uname().release, processor().partition(":")[2].strip(), *version_of(program)])
+
+
+def version_of(program: Sequence[str]) -> list[str]:
+    """What stands for qemu's version: a path, a size and a time. Raises MissingToolError."""
     binary = Path(tools.find(program[0])).resolve()
     about = binary.stat()
-    cpu = ""
+    return [str(binary), str(about.st_size), str(about.st_mtime_ns)]
+
+
+def processor() -> str:
+    """The line of /proc/cpuinfo that names the processor, '' when there is none."""
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return "|".join([os.uname().release, cpu, str(binary), str(about.st_size), str(about.st_mtime_ns)])
+        return next((line.strip() for line in lines if line.startswith("model name")), "")
+    return ""
 
 
 def _load(store: Path) -> dict[str, Any]:

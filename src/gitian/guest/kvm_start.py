@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from gitian.errors import BusyError, GitianError, GuestError, HostError, ImageError, ProgramError, UsageError
 from gitian.guest import acceleration, kvm_state, qemu, session, ssh
@@ -271,7 +269,7 @@ def _usable(overlay: Path, image: Path) -> int | None:
 def _write_private(place: Place, key: ssh.Key) -> None:
     session.remove([place.private])
     place.private.mkdir(mode=0o700)
-    with _new(place.key) as file:
+    with kvm_state.new_file(place.key) as file:
         file.write(key.private.encode())
     # The console's log is the last start's; a link that somebody put there is not followed.
     place.console.unlink(missing_ok=True)
@@ -281,15 +279,10 @@ def _write_private(place: Place, key: ssh.Key) -> None:
 def _write_initrd(place: Place, request: StartRequest, key: ssh.Key, host_key: ssh.Key) -> None:
     handover = qemu.handover(host_key=host_key.private, host_key_public=host_key.public, authorized_key=key.public,
                              time=int(time.time()))
-    with _new(place.initrd) as whole, request.image.with_suffix(".initrd").open("rb") as base:
+    with kvm_state.new_file(place.initrd) as whole, request.image.with_suffix(".initrd").open("rb") as base:
         shutil.copyfileobj(base, whole)
         whole.write(bytes(-whole.tell() % 512))
         whole.write(handover)
-
-
-def _new(path: Path) -> BinaryIO:
-    """A file that nobody else reads."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def _launch(machine: Machine, place: Place, environment: Mapping[str, str]) -> tuple[process.Popen[bytes], int]:

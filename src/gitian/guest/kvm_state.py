@@ -5,7 +5,6 @@ docs/explanation/layers.md says what lies in a layer and why.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -13,12 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gitian.errors import GuestError
+from gitian.guest import acceleration
 from gitian.guest.qemu import Machine, argv
 from gitian.guest.qmp import Qmp
-from gitian.host import process, tools
+from gitian.host import process
 from gitian.host.hashing import sha256_bytes
 from gitian.host.workspace import write_atomically
 
@@ -64,24 +64,21 @@ class LayerFiles:
 class Saved:
     """A saved machine: what has to be the same to go on with it, and how it is reached.
 
-    ``kind`` is qemu's name for the kind of machine with its version, 'pc-i440fx-7.2'; ``disk_size`` and ``state_size``
-    are in bytes.
+    ``kind`` is qemu's name for the kind of machine with its version, 'pc-i440fx-7.2'; ``state_size`` is in bytes.
     """
 
     files: LayerFiles
     identity: str
     kind: str
-    accel: str
     memory: int
     processors: int
     host_key: str
     key: str = field(repr=False)
-    disk_size: int
     state_size: int
 
     def differs(self, machine: Machine) -> str:
         """In what ``machine`` is another one, as words; '' when it is the same."""
-        if self.identity != identity(machine.program, machine.accel) or self.accel != machine.accel:
+        if self.identity != identity(machine.program, machine.accel):
             return "another qemu, or another processor"
         if (self.memory, self.processors) != (machine.memory, machine.processors):
             return "other memory or processors"
@@ -89,18 +86,14 @@ class Saved:
 
 
 def identity(program: Sequence[str], accel: str) -> str:
-    """What a saved machine depends on in this one: qemu (a path, a size and a time stand for its version), how we call
-    it, and, where it runs in hardware, processor and kernel. Raises MissingToolError."""
-    binary = Path(tools.find(program[0])).resolve()
-    about = binary.stat()
+    """What a saved machine depends on in this one: qemu, how we call it, and, where it runs in hardware, processor and
+    kernel. Raises MissingToolError."""
     somewhere = Path("-")
     call = argv(Machine(program=program, name="", accel=accel, memory=0, processors=0, kernel=somewhere, initrd=None,
                         overlay=somewhere, disk_size=0, console=somewhere, qmp=0, port=0))
-    words = [accel, str(binary), str(about.st_size), str(about.st_mtime_ns), sha256_bytes(repr(call).encode())[:16]]
+    words = [accel, *acceleration.version_of(program), sha256_bytes(repr(call).encode())[:16]]
     if accel == "kvm":
-        words.append(os.uname().release)
-        with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
-            words += next(([line.strip()] for line in lines if line.startswith("model name")), [])
+        words += [os.uname().release, *filter(None, [acceleration.processor()])]
     return "|".join(words)
 
 
@@ -111,9 +104,9 @@ def read(directory: Path) -> Saved | None:
         with files.about.open("rb") as file:
             data = json.loads(file.read(_LIMIT))
         saved = Saved(
-            files=files, identity=_text(data["identity"]), kind=_text(data["kind"]), accel=_text(data["accel"]),
+            files=files, identity=_text(data["identity"]), kind=_text(data["kind"]),
             memory=int(data["memory"]), processors=int(data["processors"]), host_key=_text(data["host_key"]),
-            key=files.key.read_text(), disk_size=int(data["disk_size"]), state_size=int(data["state_size"]))
+            key=files.key.read_text(), state_size=int(data["state_size"]))
         return saved if files.state.stat().st_size == saved.state_size and files.running_disk.is_file() else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -134,9 +127,7 @@ def save(control: Path, machine: Machine, files: LayerFiles, *, key: str, host_k
         qmp.execute("stop")
         kind = str(qmp.execute("qom-get", {"path": "/machine", "property": "type"})).removesuffix("-machine")
         ours, theirs = socket.socketpair()
-        with ours, files.state.open("xb") as state:
-            state_number = state.fileno()
-            os.fchmod(state_number, 0o600)
+        with ours, new_file(files.state) as state:
             with theirs:
                 qmp.give("state", theirs)
             # Without a bound, which is there for machines that go on running meanwhile (bytes per second).
@@ -150,11 +141,12 @@ def save(control: Path, machine: Machine, files: LayerFiles, *, key: str, host_k
                 raise GuestError(f"The machine's state could not be written: {error.strerror or error}.") from error
         _await_saved(qmp)
         qmp.quit()
-    _write_new(files.key, key.encode())
+    with new_file(files.key) as file:
+        file.write(key.encode())
     write_atomically(files.about, json.dumps({
-        "identity": identity(machine.program, machine.accel), "kind": kind, "accel": machine.accel,
+        "identity": identity(machine.program, machine.accel), "kind": kind,
         "memory": machine.memory, "processors": machine.processors, "host_key": host_key,
-        "disk_size": machine.disk_size, "state_size": files.state.stat().st_size}, indent=1).encode() + b"\n",
+        "state_size": files.state.stat().st_size}, indent=1).encode() + b"\n",
         mode=0o600)
 
 
@@ -188,6 +180,6 @@ def load(saved: Saved, pipe: socket.socket, control: Path) -> None:
         raise GuestError(f"qemu does not take the saved state: {error.strerror or error}.") from error
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
+def new_file(path: Path) -> BinaryIO:
+    """A file that nobody else reads."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")

@@ -58,6 +58,11 @@ def parse_uris(text: str) -> tuple[Deb, ...] | None:
     return tuple(found.values())
 
 
+def file_name(name: str, version: str, architecture: str) -> str:
+    """What apt calls a package's file: the epoch's colon is written %3a."""
+    return f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
+
+
 class Pool:
     """A pool at ``directory``, which :func:`find` has found to be ours alone. ``limit`` is in bytes."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gitian.errors import FetchError, ImageError
 from gitian.host import process
 from gitian.host.hashing import sha256_file
-from gitian.host.pool import Deb
+from gitian.host.pool import Deb, file_name
 from gitian.images import pool
 from gitian.images.archive import Indices, paragraphs
 from gitian.images.sources import Source
@@ -52,7 +52,7 @@ def fetch(indices: Indices, name: str, scratch: Path) -> Package:
         raise FetchError(f"The index gives no SHA-256 for the package '{name}'.")
     place = scratch / f"deb-{indices.arch}-{name}"
     size = fields.get("Size", "")
-    deb = Deb(uri="", name=pool.file_name(name, version, fields.get("Architecture", indices.arch)),
+    deb = Deb(uri="", name=file_name(name, version, fields.get("Architecture", indices.arch)),
               size=int(size) if size.isdigit() else -1, sha256=sha256)
     try:
         pooled = pool.take(indices, deb, place)

@@ -11,7 +11,7 @@ from pathlib import Path
 from gitian.errors import HostError, ProgramError
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import progress
-from gitian.host.pool import Deb, Pool, PoolUse
+from gitian.host.pool import Deb, Pool, PoolUse, file_name
 from gitian.images.archive import Indices
 
 
@@ -82,11 +82,6 @@ def _wanted(indices: Indices, packages: Sequence[str]) -> tuple[Deb, ...]:
                                   *packages)
     except ProgramError:
         return ()
-
-
-def file_name(name: str, version: str, architecture: str) -> str:
-    """What apt calls a package's file."""
-    return f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
 
 
 def take(indices: Indices, deb: Deb, directory: Path) -> bool:

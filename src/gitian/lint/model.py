@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: Where the rules are explained; each has a heading of its name.
 PAGE = "docs/reference/lint.md"
+#: Why a finding is suppressed that no comment is about.
+LEFT_OUT = "left out by the user"
 
 
 class Severity(enum.IntEnum):

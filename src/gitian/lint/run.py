@@ -17,7 +17,7 @@ from gitian.lint import comments, rules
 from gitian.lint.debian import Deb, deb_of
 from gitian.lint.descriptor import check_descriptor
 from gitian.lint.environment import check_packages, check_source, check_suite
-from gitian.lint.model import Circumstances, Finding, Findings
+from gitian.lint.model import LEFT_OUT, Circumstances, Finding, Findings
 
 _ARCHITECTURES = {"linux64": "amd64"}
 _MANIFEST = re.compile(rb"[0-9a-f]{64}  \S+\.u?deb\r?\n")
@@ -106,7 +106,7 @@ def lint(document: Document, circumstances: Circumstances, ignored: Iterable[str
         found = comments.apply(found, comments.find_comments(document.data.decode("utf-8", "replace")))
     left_out = set(ignored)
     return Outcome(document=document, findings=tuple(
-        replace(finding, suppressed="left out by the user") if finding.rule.id in left_out else finding
+        replace(finding, suppressed=LEFT_OUT) if finding.rule.id in left_out else finding
         for finding in found))
 
 
@@ -165,5 +165,3 @@ def _items(value: object, key: str) -> list[dict[str, object]]:
 def _text(value: object, key: str) -> str | None:
     inner = value.get(key) if isinstance(value, dict) else None
     return inner if isinstance(inner, str) else None
-
-

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gitian.lint.model import Finding
+from gitian.lint.model import LEFT_OUT, Finding
 from gitian.lint.rules import RULES
 from gitian.lint.run import Outcome
 
@@ -55,7 +55,7 @@ def _result(finding: Finding, outcome: Outcome, index: int, numbers: dict[str, i
         "message": {"text": finding.message}, "locations": [place],
         "partialFingerprints": {"gitian/v1": hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()}}
     if finding.suppressed is not None:
-        kind = "external" if finding.suppressed == "left out by the user" else "inSource"
+        kind = "external" if finding.suppressed == LEFT_OUT else "inSource"
         result["suppressions"] = [{"kind": kind, "justification": finding.suppressed}]
     return result
 

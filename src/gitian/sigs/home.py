@@ -41,8 +41,9 @@ def exported_by_daemon(ring: Path) -> bytes:
     """
     with private_home() as private:
         (private / "common.conf").write_bytes(b"use-keyboxd\n")
-        (private / "public-keys.d").mkdir(mode=0o700)
-        shutil.copyfile(ring, private / "public-keys.d" / "pubring.db")
+        copy = private / KEYBOXD_RING
+        copy.parent.mkdir(mode=0o700)
+        shutil.copyfile(ring, copy)
         try:
             return process.run(["gpg", "--homedir", private, "--batch", "--no-tty", "--no-auto-check-trustdb",
                                 "--export"], check=False, timeout=120).stdout

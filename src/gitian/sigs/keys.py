@@ -227,7 +227,7 @@ def _own(home: Path, problems: list[tuple[str, str]]) -> Iterator[KeyData]:
         try:
             if ring.stat().st_size > homes.RING_LIMIT:
                 problems.append((str(ring), f"is larger than {homes.RING_LIMIT >> 20} MiB"))
-            elif ring.name == "pubring.db":
+            elif ring.match(homes.KEYBOXD_RING):
                 yield KeyData(origin=str(ring), data=homes.exported_by_daemon(ring) or b"\n")
             else:
                 yield KeyData(origin=str(ring), data=ring.read_bytes())

@@ -28,6 +28,8 @@ REASONS = {0: "no reason given", 1: "superseded", 2: "compromised", 3: "retired"
 
 _NOT_DETACHED = "is not a detached signature but another OpenPGP message"
 
+#: A file of detached signatures larger than this is not read (bytes).
+SIGNATURE_LIMIT = 256 * 2**10
 #: More packets than this in one file are not looked at.
 PACKETS_LIMIT = 200_000
 #: A key of more packets than this, certifications by others not counted, is passed over. (GnuPG takes minutes to import

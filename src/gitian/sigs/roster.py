@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gitian.sigs import judging, packets, tree
 from gitian.sigs.gpg import Judge, KeyRecord
 from gitian.sigs.keys import Keyring
-from gitian.sigs.verify import SIGNATURE_LIMIT, SUFFIX
+from gitian.sigs.verify import SUFFIX
 
 
 class State(enum.Enum):
@@ -72,7 +72,7 @@ def of_keyring(keyring: Keyring, *, now: int | None = None) -> tuple[Row, ...]:
 
 def _claims(where: tree.SigsTree, path: str) -> tuple[str, ...]:
     try:
-        found = packets.detached(where.read(path, SIGNATURE_LIMIT))
+        found = packets.detached(where.read(path, packets.SIGNATURE_LIMIT))
     except (tree.TreeError, packets.PacketError):
         return ("",)
     return tuple(dict.fromkeys(each.issuers[0] if each.issuers else "" for each in found))

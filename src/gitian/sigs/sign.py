@@ -20,7 +20,6 @@ from gitian.host import process
 from gitian.host.workspace import make_directory, write_atomically
 from gitian.sigs import gpg, packets, promises
 from gitian.sigs.tree import DirectoryTree, TreeError
-from gitian.sigs.verify import SIGNATURE_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +123,7 @@ def _by_program(prepared: Draft, program: tuple[str, ...]) -> bool:
         _put_back(signature, before)
         return before is not None
     try:
-        packets.detached(DirectoryTree(path.parent).read(signature.name, SIGNATURE_LIMIT))
+        packets.detached(DirectoryTree(path.parent).read(signature.name, packets.SIGNATURE_LIMIT))
     except (TreeError, packets.PacketError) as error:
         raise SigningError(f"What the signing program left is no signature: '{signature}' {error}.",
                            hint="It must leave an OpenPGP detached signature there, as 'gpg --detach-sign' does."
@@ -136,8 +135,8 @@ def _remove(signature: Path) -> None:
     try:
         signature.unlink(missing_ok=True)
     except OSError as error:
-        raise SigningError(f"'{signature}' is in the way of the signature, and cannot be removed: {error.strerror}."
-                           ) from error
+        raise SigningError(f"'{signature}' is in the way of the signature, and cannot be removed: {error.strerror}.",
+                           hint="Move it away, or make its directory writable, and sign again.") from error
 
 
 def _check_unchanged(path: Path, content: bytes) -> None:

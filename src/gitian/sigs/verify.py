@@ -27,9 +27,8 @@ from gitian.sigs.policy import Policy
 from gitian.sigs.tree import SigsTree
 from gitian.sigs.verdict import Document, Facts, Outcome, SignatureState, Verdict, build_digest
 
-#: The largest real assertion has 0.3 MB; these bound what one file may cost (bytes).
+#: The largest real assertion has 0.3 MB; this bounds what one file may cost (bytes).
 ASSERTION_LIMIT = 8 * 2**20
-SIGNATURE_LIMIT = 256 * 2**10
 #: So many bytes of assertions are held in memory while their signatures are checked.
 HELD = 64 * 2**20
 
@@ -217,7 +216,7 @@ def _read_signer(request: Request, file: _File, digests: _Digests) -> None:
         file.state = SignatureState(outcome=Outcome.UNREADABLE, detail=f"the assertion {error}")
         return
     try:
-        second, proof = digests.of(file.path + ".sig", SIGNATURE_LIMIT)
+        second, proof = digests.of(file.path + ".sig", packets.SIGNATURE_LIMIT)
     except tree.TreeError as error:
         if isinstance(error, tree.Missing):
             file.state = SignatureState(outcome=Outcome.MISSING_SIGNATURE)
@@ -251,7 +250,7 @@ def _load(request: Request, file: _File) -> None:
     """Read what was only known by its stamp. What changed in between has to be judged as it is now."""
     try:
         content = request.tree.read(file.path, ASSERTION_LIMIT)
-        proof = request.tree.read(file.path + ".sig", SIGNATURE_LIMIT)
+        proof = request.tree.read(file.path + ".sig", packets.SIGNATURE_LIMIT)
     except tree.TreeError as error:
         file.state = SignatureState(outcome=Outcome.UNREADABLE, detail=f"one of the files {error}")
         return
