@@ -128,6 +128,18 @@ class InitialBuildError(GitianError):
     exit_code = 18
 
 
+class EnvironmentUnavailableError(GitianError):
+    """An environment that cannot be had: packages that nobody has any more, or a guest that turned out another one."""
+
+    exit_code = 19
+
+
+class NotReproducedError(GitianError):
+    """A rebuild in a recorded environment gave something else than what was recorded."""
+
+    exit_code = 30
+
+
 # gitian update
 
 

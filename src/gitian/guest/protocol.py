@@ -50,7 +50,8 @@ class StartRequest:
     ``image`` is the adopted base image (a directory for LXC, a qcow2 file for KVM); ``workspace`` the workspace's
     root, whose var/ keeps the guest's state; ``memory`` is in MiB; ``keep`` asks for a guest that outlives this
     process, to be found again by ``attach``; ``fresh`` False means: reuse the overlay of the last target if there is
-    one (--skip-image). ``layer`` is a directory that :class:`FreezableGuest` filled, over the same image.
+    one (--skip-image). ``layer`` is a directory that :class:`FreezableGuest` filled, over the same image. Without
+    ``network`` the guest reaches nothing, whatever it does, and nothing reaches it but its backend.
     """
 
     suite: str
@@ -64,6 +65,7 @@ class StartRequest:
     keep: bool = False
     fresh: bool = True
     layer: Path | None = None
+    network: bool = True
     host_address: str = HOST_ADDRESS
     environment: Mapping[str, str] = field(default_factory=dict)  # of the host: LXC_BRIDGE, KVM, VM_SSH_PORT ...
 
