@@ -14,7 +14,6 @@ from gitian.environment.layers import VERSION, Layer, LayerRecord, LayerStore, i
 from gitian.errors import FetchError, GuestError
 from gitian.guest.protocol import HOST_ADDRESS, FreezableGuest, FreezingBackend, Guest
 from gitian.host import progress
-from gitian.images.lookup import BaseImage
 
 _LISTS = "/var/lib/apt/lists"
 
@@ -33,8 +32,8 @@ def store_of(workspace_var: Path) -> LayerStore:
     return LayerStore(workspace_var / "layers")
 
 
-def prepare(request: TargetRequest, image: BaseImage, start: Callable[[], Guest],
-            install: Callable[[Guest], str], *, anew: bool = False) -> Prepared:
+def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callable[[Guest], str], *,
+            anew: bool = False) -> Prepared:
     """Find the layer that fits, or make it: ``start`` starts a clean guest, ``install`` gives it its packages.
 
     With ``anew`` a layer that is there is not looked at, but replaced.
@@ -45,10 +44,9 @@ def prepare(request: TargetRequest, image: BaseImage, start: Callable[[], Guest]
     """
     options = request.plan.options
     store = store_of(request.workspace.var)
-    sources = indices.parse_sources([*image.record.sources,
-                                     *(repository.source for repository in request.plan.descriptor.repositories)])
+    sources = indices.parse_sources(request.source_lines)
     wanted = options.layers and sources is not None
-    intent = intent_of(_ingredients(request, image))
+    intent = intent_of(_ingredients(request))
     if wanted and not anew and (options.offline or not options.upgrade):
         layer = _usable(store, intent, offline=options.offline)
         if layer is not None:
@@ -70,9 +68,9 @@ def prepare(request: TargetRequest, image: BaseImage, start: Callable[[], Guest]
     return Prepared(manifest=manifest, layer=layer.path)
 
 
-def _ingredients(request: TargetRequest, image: BaseImage) -> dict[str, Any]:
+def _ingredients(request: TargetRequest) -> dict[str, Any]:
     """Everything that goes into a layer but the archive's state."""
-    descriptor, options = request.plan.descriptor, request.plan.options
+    descriptor, options, image = request.plan.descriptor, request.plan.options, request.image
     found: dict[str, Any] = {
         "backend": request.backend.name, "base": image.record.tarball_sha256, "distro": request.target.distro,
         "suite": request.target.suite, "architecture": request.target.dpkg_arch,

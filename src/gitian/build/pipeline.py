@@ -24,7 +24,7 @@ from gitian.guest.protocol import Backend
 from gitian.host import hashing, progress
 from gitian.host.children import Work, together
 from gitian.host.workspace import Workspace, give_to_caller, remove_tree, write_atomically
-from gitian.images.lookup import find_image
+from gitian.images.lookup import BaseImage, find_image
 from gitian.inputs.prepare import PreparedInputs, prepare
 from gitian.plan import BuildPlan, Options, Target, make_plan
 
@@ -75,7 +75,7 @@ def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
     images = {}
     for target in plan.targets:  # a missing base image is better said before the inputs are fetched
         images[target.label] = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
-                                          backend=request.backend.name, distro=target.distro).record
+                                          backend=request.backend.name, distro=target.distro)
     report_path = workspace.result / f"{descriptor.name}-res.yml"
     report_path.unlink(missing_ok=True)
     run = statements.begin(plan, workspace.result, workspace.var)
@@ -93,7 +93,7 @@ def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
     layers: set[Path] = set()
     for targets in _rounds(plan):
         with workspace.scratch() as scratch:
-            for outcome in _build_round(targets, plan, request, inputs, scratch):
+            for outcome in _build_round(targets, plan, request, inputs, images, scratch):
                 for conflict in merge(outcome.out, workspace.build / "out", label=outcome.label, owners=owners):
                     progress.warn(f"'{conflict.path}' was made by {conflict.earlier} and by {conflict.later}, with "
                                   f"different contents; the one of {conflict.later} is kept.")
@@ -108,7 +108,8 @@ def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
         data = report.to_yaml().encode()
         digest = hashing.sha256_bytes(data)
         statements.write(Finished(plan=plan, inputs=inputs, report=report, report_sha256=digest, owners=owners,
-                                  images=images, backend=request.backend.name, run=run),
+                                  images={label: image.record for label, image in images.items()},
+                                  backend=request.backend.name, run=run),
                          workspace.result, workspace.var)
         write_atomically(report_path, data)
     for line in report.out_manifest.splitlines():
@@ -165,7 +166,7 @@ def _rounds(plan: BuildPlan) -> list[list[Target]]:
 
 
 def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, inputs: PreparedInputs,
-                 scratch: Path) -> list[TargetOutcome]:
+                 images: Mapping[str, BaseImage], scratch: Path) -> list[TargetOutcome]:
     """Build targets, side by side if they are several, each into a directory of its own in ``scratch``."""
     side_by_side = len(targets) > 1
     pieces = []
@@ -180,9 +181,9 @@ def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, 
             state = request.workspace.var / "parallel" / target.label
             (state / "var").mkdir(parents=True, exist_ok=True)
         one = TargetRequest(
-            plan=plan, target=target, inputs=inputs, workspace=request.workspace, backend=request.backend,
-            environment=request.environment, echo=bool(request.environment.get("CI")), state=state,
-            log_suffix=f"-{target.label}" if side_by_side and not last else "",
+            plan=plan, target=target, image=images[target.label], inputs=inputs, workspace=request.workspace,
+            backend=request.backend, environment=request.environment, echo=bool(request.environment.get("CI")),
+            state=state, log_suffix=f"-{target.label}" if side_by_side and not last else "",
             keep=request.options.skip_cleanup and last)
         pieces.append(Work(name=target.label, do=functools.partial(build_target, one, place)))
     if side_by_side:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitian.formats.environment import Environment
 from gitian.guest.protocol import Backend
 from gitian.host.workspace import Workspace
+from gitian.images.lookup import BaseImage
 from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import BuildPlan, Target
 
@@ -16,11 +18,13 @@ from gitian.plan import BuildPlan, Target
 class TargetRequest:
     """Everything that building one target needs.
 
-    ``state`` is the directory whose var/ keeps the guest's state; logs are named with ``log_suffix``.
+    ``state`` is the directory whose var/ keeps the guest's state; logs are named with ``log_suffix``. With ``exact``,
+    the image holds that environment's packages already, and nothing else is to be installed.
     """
 
     plan: BuildPlan
     target: Target
+    image: BaseImage
     inputs: PreparedInputs
     workspace: Workspace
     backend: Backend
@@ -29,6 +33,14 @@ class TargetRequest:
     keep: bool = False
     state: Path
     log_suffix: str = ""
+    exact: Environment | None = None
+
+    @property
+    def source_lines(self) -> tuple[str, ...]:
+        """The lines of sources.list(5) that the guest's packages come from: none where they are all there."""
+        if self.exact is not None:
+            return ()
+        return (*self.image.record.sources, *(repository.source for repository in self.plan.descriptor.repositories))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,78 @@
+"""Guests that have their packages: from a layer, or installed now."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from gitian.build import layer
+from gitian.build.install import installed
+from gitian.build.layer import Prepared
+from gitian.build.log import Log
+from gitian.build.request import TargetRequest
+from gitian.errors import GuestError, ImageError, ProgramError
+from gitian.guest.protocol import HOST_ADDRESS, Guest, StartRequest
+from gitian.host import progress
+
+
+def opened(request: TargetRequest) -> tuple[Prepared, Guest]:
+    """A guest that has its packages, from a layer if there is one. A layer that no guest starts from is made anew."""
+    ready = prepared(request)
+    if ready.guest is not None:
+        return ready, ready.guest
+    try:
+        return ready, _start(request, ready.layer)
+    except (GuestError, ImageError, ProgramError) as error:
+        if request.plan.options.offline:
+            raise
+        progress.warn(f"No guest starts from the layer, which is therefore made anew: {error}")
+    ready = prepared(request, anew=True)
+    return ready, ready.guest or _start(request, ready.layer)
+
+
+def prepared(request: TargetRequest, *, anew: bool = False) -> Prepared:
+    """A guest with its packages installed, or the layer of one."""
+    path = request.workspace.var / f"install{request.log_suffix}.log"
+    done = False
+
+    def install(guest: Guest) -> str:
+        nonlocal done
+        done = True
+        with Log(path) as log:
+            return installed(guest, request, log)
+
+    if not request.plan.options.skip_image:
+        ready = layer.prepare(request, lambda: _start(request, None), install, anew=anew)
+        if not done and ready.layer is not None:
+            with Log(path) as log:
+                log.note(f"The packages are those of the layer var/layers/{ready.layer.name}")
+        return ready
+    guest = _reused(request)
+    try:
+        return Prepared(manifest=install(guest), guest=guest)
+    except BaseException:
+        guest.close()
+        raise
+
+
+def _reused(request: TargetRequest) -> Guest:
+    """The last target as it is (--skip-image): running still, or started again."""
+    with contextlib.suppress(GuestError):
+        guest = request.backend.attach(request.state, environment=request.environment)
+        if guest.label == f"{request.target.suite}-{request.target.dpkg_arch}":
+            progress.say("Reusing the target that runs")
+            return guest
+        guest.close()
+    return _start(request, None)
+
+
+def _start(request: TargetRequest, start_from: Path | None) -> Guest:
+    plan, target, options = request.plan, request.target, request.plan.options
+    title = "Starting the last target again" if options.skip_image else "Starting a clean target"
+    with progress.step(title + (" from its layer" if start_from else "")):
+        return request.backend.start(StartRequest(
+            suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=request.image.path,
+            workspace=request.state, memory=options.memory, processors=options.num_make,
+            allow_sudo=plan.sudo, keep=request.keep, fresh=not options.skip_image, layer=start_from,
+            host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
+            environment=request.environment))
