@@ -104,8 +104,8 @@ def parse_assignments(texts: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def make_plan(descriptor: Descriptor, options: Options) -> BuildPlan:
-    """Decide what is going to be done.
+def make_plan(descriptor: Descriptor, options: Options, *, commits: bool = True) -> BuildPlan:
+    """Decide what is going to be done; without ``commits``, what needs no remote's commit.
 
     Raises UsageError: numbers that make no sense, a -c or -u for no remote, a commit or url that is unsafe.
     Raises InputError: a remote whose commit nobody gave.
@@ -116,7 +116,7 @@ def make_plan(descriptor: Descriptor, options: Options) -> BuildPlan:
                     for suite in descriptor.suites for architecture in descriptor.architectures)
     remotes = tuple(_planned(remote, options) for remote in descriptor.remotes)
     without = [remote.dir for remote in remotes if not remote.commit]
-    if without:
+    if without and commits:
         wanted = ",".join(f"{name}=COMMIT" for name in without)
         raise InputError(f"There is no commit for {_listed('remote', without)} of '{descriptor.name}'.",
                          hint=f"Say which commit or tag to build: -c {wanted}")
