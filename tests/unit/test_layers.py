@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from gitian.environment import indices
-from gitian.environment.indices import Index, SourceLine, parse_sources, remember, seen_from_here
+from gitian.environment.indices import Index, SourceLine, parse_sources, remember
 from gitian.environment.layers import VERSION, LayerRecord, LayerStore, intent_of, key_of, size_limit, size_of
 from gitian.errors import FetchError
+from gitian.formats.deblines import seen_from_here
 
 
 def record(intent: str = "i", size: int = 10, url: str = "http://a/InRelease", sha256: str = "0" * 64) -> LayerRecord:

@@ -24,7 +24,8 @@ from gitian.errors import HostError
 from gitian.guest.protocol import Limits, Result
 from gitian.host import pool_fetch
 from gitian.host.pool import Deb, Pool, find, parse_uris
-from gitian.host.pool_fetch import Order, fetch, is_own
+from gitian.host.pool_fetch import Order, fetch
+from gitian.host.web import is_own
 from tests.fakes.archive import serve
 
 HELLO = b"!<arch>\nhello, as far as anybody hashes it\n" * 1000

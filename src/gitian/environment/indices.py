@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http.client import HTTPException
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from gitian.errors import FetchError
+from gitian.formats.deblines import deb_words, seen_from_here
 
 #: The largest InRelease of Debian and Ubuntu is about 300 kB (bytes).
 _LIMIT = 16 * 2**20
@@ -71,26 +72,6 @@ def parse_sources(lines: Sequence[str]) -> tuple[SourceLine, ...] | None:
         if source not in found:
             found.append(source)
     return tuple(found)
-
-
-def deb_words(line: str) -> list[str]:
-    """The words of a 'deb' line of sources.list(5) without its options, [] of any other line."""
-    words = line.split()
-    if words[:1] != ["deb"]:
-        return []
-    if len(words) > 1 and words[1].startswith("["):
-        end = next((number for number, word in enumerate(words) if word.endswith("]")), len(words))
-        return [words[0], *words[end + 1:]]
-    return words
-
-
-def seen_from_here(url: str, host_address: str) -> str:
-    """A guest's URL as this machine reaches it: the host's address in the guest is our own."""
-    parts = urlsplit(url)
-    if parts.hostname != host_address:
-        return url
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"127.0.0.1{port}"))
 
 
 def remember(sources: Sequence[SourceLine], digests: Mapping[str, str], host_address: str) -> tuple[Index, ...] | None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from gitian.environment.indices import deb_words, seen_from_here
 from gitian.errors import HostError, OutputError
+from gitian.formats.deblines import deb_words, seen_from_here
 from gitian.guest.protocol import Guest, Limits
 from gitian.host import pool_fetch, progress
 from gitian.host.pool import PRINT_URIS, Deb, Pool, PoolUse, parse_uris
+from gitian.host.web import is_own
 
 _ARCHIVES = PurePosixPath("/var/cache/apt/archives")
 _ASIDE = PurePosixPath("/var/cache/gitian/new-packages")
@@ -88,7 +89,7 @@ class Supply:
         parts = urlsplit(uri)
         steps = unquote(parts.path).split("/")
         if parts.scheme not in ("http", "https") or "@" in parts.netloc or ".." in steps \
-                or pool_fetch.is_own(parts.hostname or "localhost") \
+                or is_own(parts.hostname or "localhost") \
                 or not any(uri.startswith(archive.rstrip("/") + "/") for archive in self.archives):
             return None
         return seen_from_here(uri, self.host_address)

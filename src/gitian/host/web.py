@@ -1,0 +1,250 @@
+"""Files and small documents from servers that are not believed: bounded, by several connections at a time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import ipaddress
+import queue
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+
+#: Requests at a time, whatever number of files there is: more is no faster and a burden to a server.
+AT_ONCE = 6
+
+_PIECE = 2**17
+_PATIENCE = 30.0  # seconds without a byte
+_SLOWEST = 10_000  # bytes per second; what is slower than that is given up
+_TRIES = 3  # of which one may be lost to a connection that the server had enough of
+_REDIRECTIONS = 6
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class Stopped(Exception):
+    """Nobody waits any more for what is being fetched."""
+
+
+class Refused(Exception):
+    """What came is not what was asked for, or nothing came; ``str`` says why, with 'it' for the server or file.
+
+    After a ``clean`` one the connection can be used again.
+    """
+
+    def __init__(self, why: str, *, clean: bool = False) -> None:
+        super().__init__(why)
+        self.clean = clean
+
+
+class Client:
+    """Asks servers one after the other for files, over connections that are kept: the second request to a server costs
+    no look-up of its name and no handshake. Http and https only, over the user's proxies.
+
+    Once ``stop`` is set, what is being fetched ends with the next piece of it.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
+        self._kept: dict[tuple[str, str, bool], http.client.HTTPConnection] = {}
+        self._proxies = urllib.request.getproxies()
+
+    def get(self, url: str) -> http.client.HTTPResponse:
+        """The answer, whatever its status, after redirections. It is read to its end, or :meth:`drop` is called.
+
+        Raises OSError, HTTPException, ValueError.
+        """
+        own = is_own(urlsplit(url).hostname or "")
+        for _ in range(_REDIRECTIONS):
+            answer = self._ask(url, own)
+            to = answer.headers.get("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or to is None:
+                return answer
+            if len(answer.read(_PIECE)) == _PIECE:
+                self.drop()
+            url = urljoin(url, to)
+        raise OSError("it redirects too often")
+
+    def save(self, url: str, path: Path, *, sha256: str, size: int | None = None, limit: int = 2**30,
+             progress: Callable[[int], object] = lambda count: None) -> str:
+        """Fetch a file of that hash to ``path``; '' when it came, else why not, and then nothing is left there.
+
+        ``size`` is in bytes, None when it is not known; then it has at most ``limit``. ``progress`` gets byte counts.
+        """
+        def attempt() -> str:
+            digest, came = hashlib.sha256(), 0
+            with path.open("wb") as file:
+                for piece in self._pieces(url, limit if size is None else size):
+                    came += len(piece)
+                    digest.update(piece)
+                    file.write(piece)
+                    progress(len(piece))
+            if size is not None and came != size:
+                raise Refused(f"it has {came} bytes, not {size}")
+            if digest.hexdigest() != sha256:
+                raise Refused("it is another file", clean=True)
+            return ""
+
+        why = ""
+        try:
+            return self._patiently(attempt)
+        except Refused as error:
+            why = str(error)
+        except Stopped:
+            why = "it was given up"
+        finally:
+            if why:
+                path.unlink(missing_ok=True)
+        return why
+
+    def read(self, url: str, limit: int) -> bytes:
+        """A document of at most ``limit`` bytes. Raises Refused, Stopped."""
+        return self._patiently(lambda: b"".join(self._pieces(url, limit)))
+
+    def drop(self) -> None:
+        """Close all connections."""
+        for connection in self._kept.values():
+            connection.close()
+        self._kept.clear()
+
+    def _patiently(self, attempt: Callable[[], Found]) -> Found:
+        """What an attempt comes to; one that may succeed the next time is made again. Raises Refused, Stopped."""
+        why = "it does not answer"
+        for _ in range(_TRIES):
+            try:
+                return attempt()
+            except Refused as error:
+                if not error.clean:
+                    self.drop()  # whatever state it is in
+                raise
+            except Stopped:
+                self.drop()
+                raise
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.drop()
+                why = str(error).strip() or type(error).__name__
+            if self.stop.is_set():
+                raise Stopped
+        raise Refused(why)
+
+    def _pieces(self, url: str, limit: int) -> Iterator[bytes]:
+        """The body of a good answer. Raises Refused for what will be the same the next time, Stopped, and as
+        :meth:`get`."""
+        until = time.monotonic() + 60 + limit / _SLOWEST
+        answer = self.get(url)
+        if answer.status in (408, 425, 429) or answer.status >= 500:
+            raise OSError(f"it answers {answer.status}")
+        if answer.status != 200:
+            raise Refused(f"it answers {answer.status}", clean=len(answer.read(_PIECE)) < _PIECE)
+        said, came = answer.length, 0
+        if said is not None and said > limit:
+            raise Refused(f"it has {said} bytes, more than {limit}")
+        while piece := answer.read(_PIECE):
+            if self.stop.is_set():
+                raise Stopped
+            came += len(piece)
+            if came > limit:
+                raise Refused(f"it has more than {limit} bytes")
+            if time.monotonic() > until:
+                raise Refused("it is too slow")
+            yield piece
+        if said is not None and came < said:
+            raise OSError("it breaks off")
+
+    def _ask(self, url: str, own: bool) -> http.client.HTTPResponse:
+        parts = urlsplit(url)
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        headers = {"User-Agent": "gitian", "Accept-Encoding": "identity"}
+        if parts.scheme not in ("http", "https") or parts.hostname is None or parts.username is not None:
+            raise OSError("it leads to something that is not on the web")
+        proxy = self._proxy(parts)
+        if proxy is not None and parts.scheme == "http":
+            target = urlunsplit(parts._replace(fragment=""))
+            headers |= _authorization(proxy)
+        key = (parts.scheme, parts.netloc, own)
+        connection = self._kept.get(key) or self._connect(parts, proxy, own)
+        self._kept[key] = connection
+        connection.request("GET", target, headers=headers)
+        return connection.getresponse()
+
+    def _proxy(self, parts: SplitResult) -> SplitResult | None:
+        proxy = self._proxies.get(parts.scheme)
+        if not proxy or is_own(parts.hostname or "") or urllib.request.proxy_bypass(parts.hostname or ""):
+            return None
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+    def _connect(self, parts: SplitResult, proxy: SplitResult | None, own: bool) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        if proxy is not None:
+            connection = kind(proxy.hostname or "", proxy.port or 80, timeout=_PATIENCE)
+            if parts.scheme == "https":
+                connection.set_tunnel(parts.hostname or "", parts.port, headers=_authorization(proxy))
+            return connection
+        connection = kind(parts.hostname or "", parts.port, timeout=_PATIENCE)
+        connection.connect()
+        # A redirection, or a name that says so, must not lead to this machine's own services: what a guest was told by
+        # an archive would reach what the guest itself may not.
+        if not own and is_own(connection.sock.getpeername()[0]):
+            connection.close()
+            raise OSError("it leads to this machine's own services")
+        return connection
+
+
+def side_by_side(items: Sequence[Item], work: Callable[[Item, Client], Found]) -> Iterator[tuple[Item, Found]]:
+    """Do ``work`` for every item, several at a time, each with a client of its thread; results as they come.
+
+    Whoever stops listening (Ctrl-C) waits for no server: the threads are daemons whose clients are told to stop.
+    """
+    todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    for item in items:
+        todo.put(item)
+    came: queue.SimpleQueue[tuple[Item, Found | None, BaseException | None]] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def thread() -> None:
+        client = Client(stop)
+        while not stop.is_set():
+            try:
+                item = todo.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                came.put((item, work(item, client), None))
+            except BaseException as error:  # whatever it is, somebody waits for it
+                came.put((item, None, error))
+        client.drop()
+
+    for _ in range(min(AT_ONCE, len(items))):
+        threading.Thread(target=thread, daemon=True).start()
+    try:
+        for _ in items:
+            item, found, error = came.get()
+            if error is not None:
+                raise error
+            yield item, found  # type: ignore[misc]  # None only beside an error, or when work returns it
+    finally:
+        stop.set()
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
+
+
+def is_own(address: str) -> bool:
+    """Whether an address (or 'localhost') is this machine's loopback."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address.lower().rstrip(".") in ("localhost", "ip6-localhost") \
+            or address.lower().rstrip(".").endswith(".localhost")
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_loopback or found.is_unspecified
