@@ -1,6 +1,6 @@
 """Which names, paths and URLs are safe to use: the alphabets of the classic, and never a way out.
 
-Each function returns the text it was given, or raises ValueError with words that follow a key: 'holds ...'. Everything
+Each check returns the text it was given, or raises ValueError with words that follow a key: 'holds ...'. Everything
 is ASCII. Source of the alphabets: docs/reference/descriptor.md, 'Names'.
 """
 
@@ -14,6 +14,11 @@ PATH_ALPHABET = "letters, digits and '@', '_', '/', '.', ':', '+', '-'"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _PATH = re.compile(r"[@A-Za-z0-9_/.:+-]+")
 _PRINTABLE = re.compile(r"[ -~]+")
+# Debian policy 5.6.1, 5.6.12 and 11.1: what these three may be made of. In a file's name a colon is written %3a.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*")
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]*")
+_DEB = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9](?:[A-Za-z0-9.+~-]|%3a)*)_([a-z0-9][a-z0-9-]*)\.deb")
 
 #: What a file system takes as the name of one file (bytes).
 _LONGEST_NAME = 255
@@ -63,6 +68,27 @@ def check_file_name(text: str) -> str:
         raise ValueError(f"{shown(text)} holds {_strangers(text, _PRINTABLE)}; "
                          "a file's name is made of printable ASCII characters")
     return text
+
+
+def check_package(name: str, version: str, architecture: str) -> None:
+    """A package's name, version and architecture as Debian's policy allows them, short enough for a file's name."""
+    for text, pattern, what in ((name, _PACKAGE, "name"), (version, _VERSION, "version"),
+                                (architecture, _ARCHITECTURE, "architecture")):
+        if not pattern.fullmatch(text):
+            raise ValueError(f"{shown(text)} is no {what} of a package by Debian's policy")
+    if len(deb_name(name, version, architecture)) > _LONGEST_NAME:
+        raise ValueError(f"{shown(name)} {shown(version)} makes a file's name longer than {_LONGEST_NAME} characters")
+
+
+def deb_name(name: str, version: str, architecture: str) -> str:
+    """What apt calls a package's file: the epoch's colon is written %3a."""
+    return f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
+
+
+def parse_deb_name(text: str) -> tuple[str, str, str] | None:
+    """Name, version and architecture of the package whose file apt calls so; None for any other text."""
+    found = _DEB.fullmatch(text) if len(text) <= _LONGEST_NAME else None
+    return None if found is None else (found[1], found[2].replace("%3a", ":"), found[3])
 
 
 def shown(text: str) -> str:

@@ -14,11 +14,12 @@ import pytest
 
 from gitian.cli import verdict_explain
 from gitian.formats.assertion import Assertion
+from gitian.formats.debversion import order
 from gitian.formats.manifest import Manifest
 from gitian.formats.report import Report
 from gitian.host.progress import plain
 from gitian.sigs import factors, tree, verify
-from gitian.sigs.environments import Kind, Recorder, order
+from gitian.sigs.environments import Kind, Recorder
 from gitian.sigs.explain import Cause, Diagnosis, Explanation, document, explain
 from gitian.sigs.factors import Change
 from gitian.sigs.grouping import Candidate, decide

@@ -13,14 +13,10 @@ from dataclasses import dataclass
 
 from gitian.errors import GuestError
 from gitian.guest.protocol import Guest
-from gitian.host import pool
+from gitian.names import check_package, deb_name
 
 _FIELDS = "${db:Status-Abbrev}\\t${Package}\\t${Version}\\t${Architecture}\\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-# Debian policy 5.6.1, 5.6.12 and 11.1: what these three may be made of.
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*\Z")
-_VERSION = re.compile(r"[A-Za-z0-9.+:~-]+\Z")
-_ARCHITECTURE = re.compile(r"[a-z0-9-]+\Z")
 
 #: apt's answer for a thousand packages is about 2 MB; more than this many bytes is no honest answer.
 _LIMIT = 128 * 2**20
@@ -37,7 +33,7 @@ class Package:
     @property
     def file_name(self) -> str:
         """The name apt gives its file."""
-        return pool.file_name(self.name, self.version, self.architecture)
+        return deb_name(self.name, self.version, self.architecture)
 
     @property
     def apt_name(self) -> str:
@@ -83,9 +79,11 @@ def installed_packages(guest: Guest) -> list[Package]:
         status, name, version, architecture = fields
         if status[1:2] != "i":
             continue
-        if not (_PACKAGE.match(name) and _VERSION.match(version) and _ARCHITECTURE.match(architecture)):
+        try:
+            check_package(name, version, architecture)
+        except ValueError as error:
             raise GuestError("The guest's dpkg-query answered with a name, version or architecture that Debian's "
-                             "policy does not allow.")
+                             f"policy does not allow: {error}.") from error
         found.append(Package(name=name, version=version, architecture=architecture))
     return sorted(found)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gitian.errors import FormatError
+from gitian.names import deb_name
 
 VERSION = 1
 #: A record of a base image is about 60 kB (bytes).
@@ -25,6 +26,11 @@ class InstalledPackage:
     architecture: str
     version: str
     sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """What apt calls its .deb."""
+        return deb_name(self.name, self.version, self.architecture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

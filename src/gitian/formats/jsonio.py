@@ -65,6 +65,12 @@ class Fields:
         """The names of all fields."""
         return set(self._value)
 
+    def only(self, *known: str) -> None:
+        """Nothing but these fields, whether they are there or not."""
+        if strange := sorted(self.keys.difference(known)):
+            raise FormatError(f"{self._where}: '{strange[0][:80]}' is not known here.",
+                              hint="Known are: " + ", ".join(known) + ".")
+
     def raw(self, key: str) -> Any:
         """Whatever stands there."""
         if key not in self._value:

@@ -22,6 +22,7 @@ from gitian.errors import BusyError, HostError, InputError
 from gitian.host import progress
 from gitian.host.hashing import sha256_file, sha256_files
 from gitian.host.workspace import locked, make_directory, remove_tree, scratch_below
+from gitian.names import deb_name, parse_deb_name
 
 #: The files of the pool together may be this large (bytes), unless $GITIAN_POOL_SIZE says otherwise (MiB).
 DEFAULT_LIMIT = 20 * 2**30
@@ -29,8 +30,6 @@ DEFAULT_LIMIT = 20 * 2**30
 #: Have apt print SHA-256 where an index has several kinds of hashes (apt.conf(5) knows it as Acquire::ForceHash).
 PRINT_URIS = ("-qq", "-o", "Acquire::ForceHash=SHA256", "--print-uris")
 
-# What apt calls a package's file: name, version, architecture as Debian policy 5.6 has them, a colon written %3a.
-_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*_(?:[A-Za-z0-9.+~-]|%3a)+_[a-z0-9-]+\.deb")
 _LINE = re.compile(r"'([!-&(-~]+)' (\S+) ([0-9]{1,15})(?: (?:SHA256:([0-9a-f]{64})|\S+))?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -50,7 +49,7 @@ def parse_uris(text: str) -> tuple[Deb, ...] | None:
     found: dict[str, Deb] = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
-        if match is None or not _FILE_NAME.fullmatch(match[2]) or len(match[2]) > 255:
+        if match is None or parse_deb_name(match[2]) is None:
             return None
         deb = Deb(uri=match[1], name=match[2], size=int(match[3]), sha256=match[4] or "")
         if found.setdefault(deb.name, deb) != deb:
@@ -60,7 +59,7 @@ def parse_uris(text: str) -> tuple[Deb, ...] | None:
 
 def file_name(name: str, version: str, architecture: str) -> str:
     """What apt calls a package's file: the epoch's colon is written %3a."""
-    return f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
+    return deb_name(name, version, architecture)
 
 
 class Pool:

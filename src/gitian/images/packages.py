@@ -8,10 +8,11 @@ from pathlib import Path
 from gitian.errors import FetchError, ImageError
 from gitian.host import process
 from gitian.host.hashing import sha256_file
-from gitian.host.pool import Deb, file_name
+from gitian.host.pool import Deb
 from gitian.images import pool
 from gitian.images.archive import Indices, paragraphs
 from gitian.images.sources import Source
+from gitian.names import deb_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def fetch(indices: Indices, name: str, scratch: Path) -> Package:
         raise FetchError(f"The index gives no SHA-256 for the package '{name}'.")
     place = scratch / f"deb-{indices.arch}-{name}"
     size = fields.get("Size", "")
-    deb = Deb(uri="", name=file_name(name, version, fields.get("Architecture", indices.arch)),
+    deb = Deb(uri="", name=deb_name(name, version, fields.get("Architecture", indices.arch)),
               size=int(size) if size.isdigit() else -1, sha256=sha256)
     try:
         pooled = pool.take(indices, deb, place)

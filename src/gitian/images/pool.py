@@ -11,7 +11,7 @@ from pathlib import Path
 from gitian.errors import HostError, ProgramError
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import progress
-from gitian.host.pool import Deb, Pool, PoolUse, file_name
+from gitian.host.pool import Deb, Pool, PoolUse
 from gitian.images.archive import Indices
 
 
@@ -31,10 +31,9 @@ class Seed:
         if self.use is None or self.came is None:
             return
         for package in packages:
-            name = file_name(package.name, package.version, package.architecture)
             with contextlib.suppress(OSError):
-                path = self.came / name
-                self.use.add(path, Deb(uri="", name=name, size=path.lstat().st_size, sha256=package.sha256))
+                path = self.came / package.file_name
+                self.use.add(path, Deb(uri="", name=path.name, size=path.lstat().st_size, sha256=package.sha256))
 
 
 @contextlib.contextmanager

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from gitian.sigs.environments import order
-
-_FILE = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+:~%-]+)_([a-z0-9-]+)\.u?deb")
+from gitian.formats.debversion import order
+from gitian.names import parse_deb_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +19,8 @@ class Deb:
 
 def deb_of(file_name: str) -> Deb | None:
     """The package that a file of this name holds; None when it is no such name."""
-    found = _FILE.fullmatch(file_name)
-    if found is None:
-        return None
-    return Deb(name=found[1], version=re.sub("%3a", ":", found[2], flags=re.IGNORECASE), architecture=found[3])
+    found = parse_deb_name(file_name)
+    return None if found is None else Deb(name=found[0], version=found[1], architecture=found[2])
 
 
 def compare(one: str, other: str) -> int:
