@@ -38,12 +38,14 @@ _SYNC = 30.0
 
 #: Random numbers, the time (the guest's clock stood while it started); sudo only where it is allowed; a base image that
 #: is meant for this user; the host's own services out of reach, unless the package proxy is one of them. $1: yes or no;
-#: $2: user; $3: its number; $4: seconds since the epoch; $5: open or closed.
+#: $2: user; $3: its number; $4: seconds since the epoch; $5: open, closed or cut.
 #: A restored guest has the random numbers of every other one that was: it gets 64 bytes of ours, and its generator is
 #: seeded with them at once (random(4): RNDADDENTROPY; linux/random.h: RNDRESEEDCRNG, since Linux 4.14). perl is
 #: essential in every distribution that we know.
 #: qemu makes every address of the guest's network but the name server's the host's loopback, and no option changes
 #: that: so the guest's kernel refuses them to all users but root, whose answers to us go there. A saved guest's does.
+#: A guest that is cut off needs none of that: no packet leaves its qemu (restrict=on). Its kernel sends none either
+#: but from sshd's port, so that it does not even see qemu's own echoes and resets; those rules are never taken back.
 #: Run by root's shell as it is, with as few programs as can be: each costs an emulated guest 30 ms.
 _SET_UP = """set -e
 perl -e '
@@ -63,7 +65,9 @@ if [ "$1" = yes ]; then
     printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\\n' "$2" >/etc/sudoers.d/gitian
     chmod 0440 /etc/sudoers.d/gitian
 fi
-if [ "$5" = open ]; then
+if [ "$5" = cut ]; then
+    printf 'rule add %s\n' 'pref 1 ipproto tcp sport 22 lookup main' 'pref 2 prohibit' | ip -batch - || echo blunt
+elif [ "$5" = open ]; then
     if [ -e /run/gitian/closed ]; then ip rule del pref 20; rm /run/gitian/closed; fi
 elif [ ! -e /run/gitian/closed ]; then
     if printf 'rule add %s\n' 'pref 10 to 10.0.2.3 lookup main' \
@@ -98,6 +102,8 @@ class KvmGuest:
         self._origin = origin
         #: Whether its kernel took random numbers of ours at once, so that no two guests of one layer have the same.
         self.seeded = False
+        #: Whether a guest that is cut off sees answers of qemu's own (not of anything else).
+        self.gateway_answers = False
         self._over = threading.Event()
         threading.Thread(target=self._look_after, daemon=True, name="kvm-look-after").start()
 
@@ -110,6 +116,11 @@ class KvmGuest:
     def label(self) -> str:
         """'suite-arch'."""
         return self._record.label
+
+    @property
+    def network(self) -> bool:
+        """Whether it was started with a network."""
+        return self._record.network
 
     @property
     def acceleration(self) -> str:
@@ -334,6 +345,12 @@ def shorten(log: Path, *, most: int, kept: int) -> None:
             file.truncate()
 
 
+def _reach(request: StartRequest) -> str:
+    if not request.network:
+        return "cut"
+    return "open" if is_loopback(request.environment.get("MIRROR_HOST", "")) else "closed"
+
+
 def _server(record: Session) -> ssh.Server:
     return ssh.Server(port=int(record.facts["port"]), host_key=record.facts["host_key"])
 
@@ -362,7 +379,7 @@ class KvmBackend:
                          origin=(request, started.machine))
         try:
             words = shlex.join([started.session.facts["sudo"], request.distro, str(USER_ID), f"{time.time():.3f}",
-                                "open" if is_loopback(request.environment.get("MIRROR_HOST", "")) else "closed"])
+                                _reach(request)])
             done = started.connection.run(checked_line(f"set -- {words}\n{_SET_UP}"), what="set up", timeout=_POWER_OFF,
                                           input=secrets.token_bytes(64))
             if done.status != 0:
@@ -373,6 +390,10 @@ class KvmBackend:
             guest.seeded = b"seeded\n" in done.stdout
             if b"open\n" in done.stdout:
                 progress.warn("The guest's 'ip' is too old to keep it from the services on this machine's loopback.")
+            if b"blunt\n" in done.stdout:
+                guest.gateway_answers = True
+                progress.warn("The guest's 'ip' is too old to keep it from seeing that qemu itself answers pings and "
+                              "refuses connections; nothing else is reached.")
             if started.restored and not guest.seeded:
                 raise GuestError("The guest that was kept in a layer could not be given random numbers of its own.",
                                  hint="Build with --no-layers.")

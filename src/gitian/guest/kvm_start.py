@@ -130,7 +130,7 @@ class _Starting:
         record = Session(backend="kvm", suite=request.suite, arch=request.arch, distro=request.distro,
                          owner=session.mine(), litter=(place.private,), overlay=(overlay,),
                          facts={"name": token, "accel": self.machine.accel,
-                                "sudo": "yes" if request.allow_sudo else "no"})
+                                "sudo": session.said(request.allow_sudo), "network": session.said(request.network)})
         # On record before anything is made: a kill at any moment leaves nothing that the next command does not find.
         session.store(request.workspace, record)
         try:
@@ -210,7 +210,7 @@ def plan(request: StartRequest) -> Machine:
         kernel=kernel, initrd=None, overlay=place.overlay(request.suite, request.arch),
         disk_size=0, console=place.console, qmp=-1, port=0,
         # A parent's death is that of the thread that started it (prctl(2)): only the main one lives as long as we do.
-        tied=not request.keep and _in_main_thread())
+        network=request.network, tied=not request.keep and _in_main_thread())
 
 
 @functools.cache

@@ -70,6 +70,11 @@ class LxcGuest:
         return self._record.label
 
     @property
+    def network(self) -> bool:
+        """Whether it was started with a network."""
+        return self._record.network
+
+    @property
     def pid(self) -> int:
         """The container's first process, as the host numbers it."""
         return self._container.init.pid
@@ -221,9 +226,9 @@ class LxcBackend:
         _require_root()
         ids = SubIds.of_current_user()
         _check_image(request.image, ids)
-        chosen = network.choose(request.environment, host_address=request.host_address)
+        chosen = network.choose(request.environment, host_address=request.host_address, wanted=request.network)
         execute = request.environment.get("LXC_EXECUTE") or "lxc-execute"
-        for program in (execute, "lxc-attach", "lxc-info", "lxc-stop", *(_USER_MODE if chosen.kind == "user" else ())):
+        for program in (execute, "lxc-attach", "lxc-info", "lxc-stop", *_NEEDED[chosen.kind]):
             tools.find(program)
         session.sweep(request.workspace, kept=True, overlay=request.fresh)
 
@@ -232,7 +237,7 @@ class LxcBackend:
         overlay = request.workspace / f"target-{request.suite}-{request.arch}"
         record = Session(backend="lxc", suite=request.suite, arch=request.arch, distro=request.distro,
                          owner=session.mine(), litter=(run,), overlay=(overlay,),
-                         facts={"name": f"gitian-{name}", "run": str(run)})
+                         facts={"name": f"gitian-{name}", "run": str(run), "network": session.said(request.network)})
         session.store(request.workspace, record)
         starting = _Starting(request=request, record=record, run=run, overlay=overlay)
         try:
@@ -276,7 +281,7 @@ def identifier(workspace: Path) -> str:
     return hashlib.sha256(os.fsencode(workspace.resolve())).hexdigest()[:16]
 
 
-_USER_MODE = ("slirp4netns", "nsenter", "ip")
+_NEEDED = {"user": ("slirp4netns", "nsenter", "ip"), "bridge": (), "none": ("nsenter", "ip")}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,5 @@
-"""How an LXC guest reaches the network: in user mode, without any set-up on the host, or by a bridge of the host's."""
+"""How an LXC guest reaches the network: in user mode, without any set-up on the host, by a bridge of the host's, or not
+at all."""
 
 from __future__ import annotations
 
@@ -16,21 +17,27 @@ _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 
 #: Large packets: the guest's end of a slirp4netns has no cable to respect (bytes).
 _MTU = 65520
+_EMPTY = ("lxc.net.0.type = empty",)
+_RESOLV_CONF = f"nameserver {DNS_ADDRESS}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Lines for the container's configuration, and for user-mode networking what slirp4netns and ip(8) are told."""
+    """Lines for the container's configuration, and what slirp4netns (in user mode) and ip(8) are told."""
 
-    kind: str  # 'user' or 'bridge'
+    kind: str  # 'user', 'bridge' or 'none'
     config: tuple[str, ...]
     slirp: tuple[str, ...] = ()
     addresses: str = ""
     resolv_conf: str
 
 
-def choose(environment: Mapping[str, str], *, host_address: str = HOST_ADDRESS) -> Network:
-    """The network that LXC_BRIDGE, LXC_GUEST_IP and MIRROR_HOST ask for. Raises HostError."""
+def choose(environment: Mapping[str, str], *, host_address: str = HOST_ADDRESS, wanted: bool = True) -> Network:
+    """The network that LXC_BRIDGE, LXC_GUEST_IP and MIRROR_HOST ask for; none unless ``wanted``. Raises HostError."""
+    if not wanted:
+        # A loopback and nothing else, which root in the guest cannot change: what it adds leads nowhere. The files are
+        # those of a guest in user mode.
+        return Network(kind="none", config=_EMPTY, addresses="link set lo up\n", resolv_conf=_RESOLV_CONF)
     bridge = environment.get("LXC_BRIDGE", "")
     if bridge:
         return _on_bridge(bridge, environment.get("LXC_GUEST_IP") or GUEST_ADDRESS, host_address)
@@ -56,10 +63,10 @@ def _user_mode(*, proxy_on_host: bool) -> Network:
     if not proxy_on_host:
         options.append("--disable-host-loopback")
     return Network(
-        kind="user", config=("lxc.net.0.type = empty",), slirp=tuple(options),
+        kind="user", config=_EMPTY, slirp=tuple(options),
         addresses=f"link set lo up\nlink set eth0 up mtu {_MTU}\naddr add {GUEST_ADDRESS}/24 dev eth0\n"
                   f"route add default via {HOST_ADDRESS}\n",
-        resolv_conf=f"nameserver {DNS_ADDRESS}\n")
+        resolv_conf=_RESOLV_CONF)
 
 
 def _on_bridge(bridge: str, address: str, host_address: str, *, sysfs: Path = Path("/sys/class/net")) -> Network:

@@ -81,6 +81,10 @@ class Guest(Protocol):
     def label(self) -> str:
         """'suite-arch', the architecture as dpkg says it."""
 
+    @property
+    def network(self) -> bool:
+        """Whether it was started with a network."""
+
     def run(self, command: Sequence[str], *, user: str | None = None, input: bytes | None = None,
             env: Mapping[str, str] | None = None, cwd: str | None = None,
             output: Callable[[bytes], None] | None = None, timeout: float | None = None,

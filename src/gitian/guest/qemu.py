@@ -45,6 +45,8 @@ class Machine:
     #: qemu's name for the kind of machine: its newest, or, with its version, that of a saved state.
     kind: str = "pc"
     incoming: int | None = None
+    #: Whether the guest reaches anything outside qemu. No part of a saved state: a machine goes on with or without.
+    network: bool = True
 
 
 def program(arch: str, environment: Mapping[str, str]) -> list[str]:
@@ -79,7 +81,8 @@ def accelerated(accel: str) -> list[str]:
 def argv(machine: Machine) -> list[str]:
     """The whole command that runs a machine."""
     network = (f"user,id=net,net=10.0.2.0/24,host={HOST_ADDRESS},dns={DNS_ADDRESS},dhcpstart={GUEST_ADDRESS},"
-               f"hostname={HOSTNAME},ipv6=off,hostfwd=tcp:127.0.0.1:{machine.port}-{GUEST_ADDRESS}:22")
+               f"hostname={HOSTNAME},ipv6=off,{'' if machine.network else 'restrict=on,'}"
+               f"hostfwd=tcp:127.0.0.1:{machine.port}-{GUEST_ADDRESS}:22")
     return [
         *(["setpriv", "--pdeathsig", "KILL"] if machine.tied else []),
         "prlimit", f"--fsize={machine.disk_size + _SLACK}", "--core=0",

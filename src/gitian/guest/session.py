@@ -49,9 +49,19 @@ class Session:
         return f"{self.suite}-{self.arch}"
 
     @property
+    def network(self) -> bool:
+        """Whether the guest was started with a network."""
+        return self.facts.get("network") != said(False)
+
+    @property
     def kept(self) -> bool:
         """Whether the guest was left running on purpose."""
         return self.owner is None
+
+
+def said(yes: bool) -> str:
+    """A truth value as a fact of a record."""
+    return "yes" if yes else "no"
 
 
 def mine() -> ProcessIdentity:
