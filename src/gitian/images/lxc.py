@@ -42,7 +42,7 @@ def adopt(tarball: Path, tarball_sha256: str, destination: Path) -> LxcImage:
     require_room(destination.parent, tarball.stat().st_size * 5 // 4, "unpack a root filesystem")
     destination.mkdir(mode=0o755)
     try:
-        _give(destination, ids)
+        give(destination, ids)
         # The working directory is inherited, so no directory above it needs to be open to the shifted ids.
         argv = ["tar", "--extract", "--file=-", "--numeric-owner", "--preserve-permissions", "--same-owner", "--xattrs",
                 "--xattrs-include=*", "--exclude=./dev/*", "--delay-directory-restore"]
@@ -73,7 +73,8 @@ def in_namespace(argv: Sequence[str], ids: SubIds) -> list[str]:
     return [*words, "--", *argv]
 
 
-def _give(directory: Path, ids: SubIds) -> None:
+def give(directory: Path, ids: SubIds) -> None:
+    """Let a directory of ours belong to root of the shifted ids."""
     if os.geteuid() == 0:
         os.chown(directory, ids.uid, ids.gid)
     else:

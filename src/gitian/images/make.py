@@ -193,7 +193,7 @@ def _fresh(request: MakeRequest, files: ImageFiles, suite: str, scratch: Path) -
     indices = _fetch(request, suite, request.arch, scratch)
     with progress.step(f"Making the root filesystem of {files.name}"):
         made = rootfs.make_root_filesystem(
-            rootfs.RootRequest(distro=distro, suite=suite, arch=request.arch, indices=indices, keyring=request.keyring),
+            rootfs.RootRequest(distro=distro, suite=suite, arch=request.arch, source=indices, keyring=request.keyring),
             scratch / files.tarball.name, scratch)
     record = ImageRecord(
         distro=distro.name, suite=suite, architecture=request.arch, mirror=indices.sources[0].guest_uri,
