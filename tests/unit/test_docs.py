@@ -23,7 +23,11 @@ PAGE_OF = {**dict.fromkeys(TARGET_COMMANDS, "libexec"), "keys": "gverify", "cano
 def options_of(name: str) -> list[click.Option]:
     """The options of a command and of its subcommands, but those that only tell how to do without them."""
     command = load(name)
-    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    commands = [command]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        found = [command.get_command(context, other) for other in command.list_commands(context)]
+        commands += [one for one in found if one is not None]
     return [parameter for one in commands for parameter in one.params
             if isinstance(parameter, click.Option) and not parameter.hidden]
 

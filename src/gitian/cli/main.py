@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import click
 
 from gitian.cli import common
+from gitian.cli.lazy import Lazy
 
 #: command -> (module in gitian.cli, one line of help). The help is here so that `gitian --help` loads no command.
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "canon-zip": ("canon_zip", "Set the date of every member of a zip file."),
     "collect": ("collect", "Put several rebuilders' results side by side: who agrees, and with what."),
     "doctor": ("doctor", "Tell what this machine has, lacks, or cannot use, for each backend."),
+    "environment": ("environment", "Record, show, compare or fetch what is installed when a build starts."),
     "gbuild": ("gbuild", "Build a descriptor in clean guests and write the report."),
     "gsign": ("gsign", "Sign the report of a build as one signer."),
     "gverify": ("gverify", "Check the signatures of a release, and whether the signers agree."),
@@ -39,30 +40,6 @@ def load(name: str) -> click.Command:
     return found
 
 
-class Lazy(click.Group):
-    """A group that imports a subcommand when it is called, not before."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in COMMANDS or cmd_name in TARGET_COMMANDS:
-            return load(cmd_name)
-        return None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help) for name, (_, help) in sorted(COMMANDS.items())])
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
-        if args and args[0] not in COMMANDS and args[0] not in TARGET_COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean '{near[0]}'?" if near else ""))
-        return super().resolve_command(ctx, args)
-
-
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
@@ -71,7 +48,8 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
         ctx.exit()
 
 
-@click.group(cls=Lazy, context_settings=common.CONTEXT)
+@click.group(cls=Lazy, lines={name: line for name, (_, line) in COMMANDS.items()}, load=load, hidden=TARGET_COMMANDS,
+             context_settings=common.CONTEXT)
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
               help="Print the version and exit.")
 def group() -> None:

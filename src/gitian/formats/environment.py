@@ -171,21 +171,16 @@ def _line(entry: Entry) -> str:
 def _newest(packages: Iterable[InstalledPackage], own: str, where: str) -> tuple[InstalledPackage, ...]:
     newest: dict[tuple[str, str], InstalledPackage] = {}
     for package in packages:
-        key = _key(package, own)
+        key = package.identity(own)
         held = newest.get(key)
         if held is None or order(held.version) < order(package.version):
             newest[key] = package
     for package in packages:
-        held = newest[_key(package, own)]
+        held = newest[package.identity(own)]
         if held != package and order(held.version) == order(package.version):
             raise FormatError(f"{where}: '{package.name}' {package.version} stands there twice, and differs.",
                               hint="Which of the two was installed cannot be told.")
     return by_file_name(newest.values())
-
-
-def _key(package: InstalledPackage, own: str) -> tuple[str, str]:
-    """What is installed once at most: to dpkg a package of all architectures is one of the machine's own."""
-    return package.name, own if package.architecture == "all" else package.architecture
 
 
 def _place(environment: Environment) -> tuple[str, str]:
@@ -272,7 +267,7 @@ def _check_packages(packages: tuple[InstalledPackage, ...], own: str, where: str
             check_package(package.name, package.version, package.architecture)
         except ValueError as error:
             raise FormatError(f"{where}: {error}.") from error
-        if seen.setdefault(_key(package, own), package) is not package:
+        if seen.setdefault(package.identity(own), package) is not package:
             raise FormatError(f"{where}: '{package.name}' ({package.architecture}) stands there twice.")
 
 

@@ -32,6 +32,13 @@ class InstalledPackage:
         """What apt calls its .deb."""
         return deb_name(self.name, self.version, self.architecture)
 
+    def identity(self, own: str) -> tuple[str, str]:
+        """Name and architecture: what is installed once at most, where ``own`` is the machine's architecture.
+
+        To dpkg a package of all architectures is one of the machine's own.
+        """
+        return self.name, own if self.architecture == "all" else self.architecture
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceIndex:
