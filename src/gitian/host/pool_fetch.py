@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gitian.host.pool import Deb, PoolUse
 from gitian.host.space import free
-from gitian.host.web import Client, side_by_side
+from gitian.host.web import Client, Refused, Stopped, side_by_side
 
 #: Room that is left on the disk whatever is fetched (bytes).
 RESERVE = 512 * 2**20
@@ -33,7 +34,10 @@ def fetch(orders: Sequence[Order], use: PoolUse, directory: Path) -> set[Deb]:
         return set()
 
     def work(order: Order, client: Client) -> bool:
-        return not client.save(order.url, directory / order.deb.name, sha256=order.deb.sha256, size=order.deb.size)
+        with contextlib.suppress(Refused, Stopped):
+            client.save(order.url, directory / order.deb.name, sha256=order.deb.sha256, size=order.deb.size)
+            return True
+        return False
 
     good = set()
     # The largest first, so that none is left alone at the end.

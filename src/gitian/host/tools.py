@@ -34,6 +34,7 @@ PACKAGES = {
     "newgidmap": "uidmap",
     "newuidmap": "uidmap",
     "nsenter": "util-linux",
+    "prlimit": "util-linux",
     "qemu-img": "qemu-utils",
     "qemu-system-i386": "qemu-system-x86",
     "qemu-system-x86_64": "qemu-system-x86",

@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 #: Requests at a time, whatever number of files there is: more is no faster and a burden to a server.
 AT_ONCE = 6
+#: A file whose size is not known beforehand is no larger than this (bytes).
+LARGEST = 2**29
 
 _PIECE = 2**17
 _PATIENCE = 30.0  # seconds without a byte
@@ -35,12 +37,13 @@ class Stopped(Exception):
 class Refused(Exception):
     """What came is not what was asked for, or nothing came; ``str`` says why, with 'it' for the server or file.
 
-    After a ``clean`` one the connection can be used again.
+    After a ``clean`` one the connection can be used again; ``silent`` says that no answer came to its end.
     """
 
-    def __init__(self, why: str, *, clean: bool = False) -> None:
+    def __init__(self, why: str, *, clean: bool = False, silent: bool = False) -> None:
         super().__init__(why)
         self.clean = clean
+        self.silent = silent
 
 
 class Client:
@@ -71,13 +74,14 @@ class Client:
             url = urljoin(url, to)
         raise OSError("it redirects too often")
 
-    def save(self, url: str, path: Path, *, sha256: str, size: int | None = None, limit: int = 2**30,
-             progress: Callable[[int], object] = lambda count: None) -> str:
-        """Fetch a file of that hash to ``path``; '' when it came, else why not, and then nothing is left there.
+    def save(self, url: str, path: Path, *, sha256: str, size: int | None = None, limit: int = LARGEST,
+             progress: Callable[[int], object] = lambda count: None) -> None:
+        """Fetch a file of that hash to ``path``; when it does not come, nothing is left there.
 
         ``size`` is in bytes, None when it is not known; then it has at most ``limit``. ``progress`` gets byte counts.
+        Raises Refused, Stopped.
         """
-        def attempt() -> str:
+        def attempt() -> None:
             digest, came = hashlib.sha256(), 0
             with path.open("wb") as file:
                 for piece in self._pieces(url, limit if size is None else size):
@@ -86,22 +90,15 @@ class Client:
                     file.write(piece)
                     progress(len(piece))
             if size is not None and came != size:
-                raise Refused(f"it has {came} bytes, not {size}")
+                raise Refused(f"it has {came} bytes, not {size}", clean=True)
             if digest.hexdigest() != sha256:
                 raise Refused("it is another file", clean=True)
-            return ""
 
-        why = ""
         try:
-            return self._patiently(attempt)
-        except Refused as error:
-            why = str(error)
-        except Stopped:
-            why = "it was given up"
-        finally:
-            if why:
-                path.unlink(missing_ok=True)
-        return why
+            self._patiently(attempt)
+        except (Refused, Stopped):
+            path.unlink(missing_ok=True)
+            raise
 
     def read(self, url: str, limit: int) -> bytes:
         """A document of at most ``limit`` bytes. Raises Refused, Stopped."""
@@ -131,12 +128,11 @@ class Client:
                 why = str(error).strip() or type(error).__name__
             if self.stop.is_set():
                 raise Stopped
-        raise Refused(why)
+        raise Refused(why, silent=True)
 
     def _pieces(self, url: str, limit: int) -> Iterator[bytes]:
         """The body of a good answer. Raises Refused for what will be the same the next time, Stopped, and as
         :meth:`get`."""
-        until = time.monotonic() + 60 + limit / _SLOWEST
         answer = self.get(url)
         if answer.status in (408, 425, 429) or answer.status >= 500:
             raise OSError(f"it answers {answer.status}")
@@ -145,6 +141,7 @@ class Client:
         said, came = answer.length, 0
         if said is not None and said > limit:
             raise Refused(f"it has {said} bytes, more than {limit}")
+        until = time.monotonic() + 60 + (limit if said is None else said) / _SLOWEST
         while piece := answer.read(_PIECE):
             if self.stop.is_set():
                 raise Stopped

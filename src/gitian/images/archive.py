@@ -26,6 +26,8 @@ from gitian.images.sources import Source
 PAUSES = (3.0, 10.0, 30.0)
 #: An index update or a download that takes longer is stuck (seconds).
 PATIENCE = 1800
+#: An index is no larger than this (bytes); Debian's main archive has 60 MB.
+_LARGEST_INDEX = 2 * 2**30
 #: How a record writes the date of an index; always UTC.
 DATE = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -95,15 +97,11 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
     """
     if not any(source.pocket == "" for source in sources):
         raise ImageError("There is no source for the suite itself.")
-    directory = scratch / f"apt-{arch}"
-    for name in ("lists/partial", "archives/partial", "empty"):
-        (directory / name).mkdir(parents=True)
-    (directory / "status").write_bytes(b"")
+    directory = _private_apt(scratch, arch)
     # apt fetches as a user of its own, who may not get at the originals.
     copies = [copy_keyring(keyring, directory, f"keyring-{number}") for number, keyring in enumerate(keyrings)]
     lines = [source.host_line(arch, copies) for source in sources]
     (directory / "sources.list").write_text("\n".join(lines) + "\n")
-    (directory / "apt.conf").write_text(_configuration(directory, arch))
     _with_patience(["apt-get", "--quiet", "--error-on=any", "update"], directory, sources, None)
     releases, origins, dates = [], [], []
     for source in sources:
@@ -119,6 +117,39 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
         dates.append(int(date.timestamp()))
     return Indices(directory=directory, arch=arch, sources=tuple(sources), keyrings=tuple(copies),
                    releases=tuple(releases), origins=tuple(origins), epoch=max(dates), pool=pool)
+
+
+def fetch_unchecked(source: Source, arch: str, scratch: Path) -> list[Path]:
+    """Fetch the Packages files of one source whoever has signed it (:attr:`Source.unchecked`), into ``scratch``.
+
+    Raises FetchError when none comes.
+    """
+    directory = _private_apt(scratch, arch)
+    (directory / "sources.list").write_text(source.host_line(arch, ()) + "\n")
+    # A source of a stranger's may say of an index that it is as large as our disk.
+    argv = ["prlimit", f"--fsize={_LARGEST_INDEX}", "apt-get", "--quiet", "-o", "Acquire::Retries=1",
+            "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30", "update"]
+    for seconds in (PAUSES[0], None):
+        done = process.run(argv, env=_environment(directory), timeout=PATIENCE, check=False)
+        # apt may have a complaint, and yet have brought what we need.
+        found = sorted((directory / "lists").glob("*_Packages"))
+        if found:
+            return found
+        said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
+        if seconds is None or not transient(said):
+            break
+        pause(seconds)
+    raise failure(said, [source])
+
+
+def _private_apt(scratch: Path, arch: str) -> Path:
+    """A new directory in which apt knows nothing of this machine but its proxies."""
+    directory = scratch / f"apt-{arch}"
+    for name in ("lists/partial", "archives/partial", "empty"):
+        (directory / name).mkdir(parents=True)
+    (directory / "status").write_bytes(b"")
+    (directory / "apt.conf").write_text(_configuration(directory, arch))
+    return directory
 
 
 def copy_keyring(keyring: Path, directory: Path, stem: str) -> Path:
