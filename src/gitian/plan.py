@@ -29,6 +29,7 @@ class Options:
     skip_cleanup: bool = False
     layers: bool = True
     offline: bool = False
+    no_network: bool = False
     parallel: int = 0
 
 
@@ -80,6 +81,11 @@ class BuildPlan:
     remotes: tuple[PlannedRemote, ...]
     sudo: bool
     notes: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> bool:
+        """Whether the script has the network: not if the descriptor or the user does without."""
+        return self.descriptor.network and not self.options.no_network
 
     @property
     def name(self) -> str:

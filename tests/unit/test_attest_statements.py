@@ -43,8 +43,8 @@ IMAGE = ImageRecord(
     kvm={"kernel_sha256": "5" * 64, "initrd_sha256": "6" * 64})
 
 
-def finished(backend: str) -> Finished:
-    plan = make_plan(Descriptor.parse(DESCRIPTOR, "pkg.yml"), Options(num_make=4, memory=3000))
+def finished(backend: str, **options: Any) -> Finished:
+    plan = make_plan(Descriptor.parse(DESCRIPTOR, "pkg.yml"), Options(num_make=4, memory=3000, **options))
     files = (InputFile(name="patch one.diff", path=Path("x"), sha256="3" * 64),)
     remotes = (InputRemote(dir="src", path=Path("y"), commit=COMMIT, author_date="2013-06-01 00:00:00"),)
     inputs = PreparedInputs(files=files, remotes=remotes, reference_datetime="2013-06-01 00:00:00",
@@ -104,6 +104,15 @@ def test_statements_of_one_build_belong_together_and_fit_the_schemas() -> None:
             jsonschema.validate(one, SCHEMA)
             Statement.copy_from_pb(json_format.ParseDict(one, statement_pb2.Statement())).validate()
             json_format.ParseDict(one["predicate"], provenance_pb2.Provenance())
+
+
+def test_that_the_network_was_cut_is_said_and_only_then() -> None:
+    for one in statements.statements(finished("lxc", no_network=True)):
+        document = json.loads(one.to_json())
+        jsonschema.validate(document, SCHEMA)
+        assert document["predicate"]["buildDefinition"]["externalParameters"]["network"] is False
+    for document in documents("lxc"):
+        assert "network" not in document["predicate"]["buildDefinition"]["externalParameters"]
 
 
 def test_no_password_of_a_remote_is_written_down() -> None:

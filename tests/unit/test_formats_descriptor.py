@@ -103,6 +103,11 @@ def test_everything() -> None:
     assert (descriptor.multiarch, descriptor.sudo, descriptor.enable_cache) == (("i386",), True, True)
 
 
+def test_a_network_key_that_says_nothing_is_an_error() -> None:
+    assert _problems(_MINIMAL + "network:\n") == ["some.yml:7: network: must not be empty"]
+    assert _problems(_MINIMAL + "network: [false]\n") == ["some.yml:7: network: must be true or false"]
+
+
 def test_unquoted_values_stay_the_text_they_were() -> None:
     descriptor = Descriptor.parse(b"""\
 name: 1.10
@@ -146,6 +151,7 @@ alternatives:
 enable_cache: perhaps
 distro: root
 script: [a]
+network: "none"
 reference_datetime: "it's"
 """) == [
         "some.yml:1: name: 'a b' holds a space; a name is made of letters, digits, '_', '.' and '-'",
@@ -162,7 +168,8 @@ reference_datetime: "it's"
         "some.yml:18: enable_cache: must be true or false, and is 'perhaps'",
         "some.yml:19: distro: 'root' is no distro; it is the name of the guest's user too, such as debian or ubuntu",
         "some.yml:20: script: must be a text",
-        "some.yml:21: reference_datetime: 'it's' is not a date and time; write it like this: \"2011-01-30 00:00:00\"",
+        "some.yml:21: network: must be true or false, and is 'none'",
+        "some.yml:22: reference_datetime: 'it's' is not a date and time; write it like this: \"2011-01-30 00:00:00\"",
     ]
 
 

@@ -77,6 +77,14 @@ def test_sudo_needs_both(wanted: bool, allowed: bool) -> None:
     assert any("--allow-sudo" in note for note in plan.notes) == (wanted and not allowed)
 
 
+@pytest.mark.parametrize(("key", "option", "expected"), [
+    ("", False, True), ("network: true\n", False, True), ("network: false\n", False, False), ("", True, False),
+    ("network: true\n", True, False), ("network: off\n", True, False)])
+def test_whoever_wants_no_network_gets_none(key: str, option: bool, expected: bool) -> None:
+    plan = make_plan(_descriptor(key), Options(commits={"foo": "v1"}, no_network=option))
+    assert plan.network is expected
+
+
 def test_assignments() -> None:
     assert parse_assignments(["foo=v1,bar=v2"], "-c") == {"foo": "v1", "bar": "v2"}
     assert parse_assignments(["foo=v1", "bar=v2"], "-c") == {"foo": "v1", "bar": "v2"}

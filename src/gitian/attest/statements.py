@@ -99,7 +99,8 @@ def _parameters(finished: Finished) -> dict[str, object]:
     """What the script can see of how gbuild was called."""
     options = finished.plan.options
     return {"allowSudo": finished.plan.sudo, "numMake": options.num_make, "memory": options.memory,
-            "referenceDatetime": finished.inputs.reference_datetime}
+            "referenceDatetime": finished.inputs.reference_datetime,
+            **({} if finished.plan.network else {"network": False})}
 
 
 def _materials(finished: Finished, target: Target) -> tuple[Material, ...]:

@@ -11,23 +11,39 @@ from gitian.build.layer import Prepared
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
 from gitian.errors import GuestError, ImageError, ProgramError
-from gitian.guest.protocol import HOST_ADDRESS, Guest, StartRequest
+from gitian.guest.protocol import HOST_ADDRESS, Guest, StartRequest, StoppableGuest
 from gitian.host import progress
 
 
 def opened(request: TargetRequest) -> tuple[Prepared, Guest]:
-    """A guest that has its packages, from a layer if there is one. A layer that no guest starts from is made anew."""
+    """A guest that has its packages, from a layer if there is one. A layer that no guest starts from is made anew.
+
+    It has a network only if the script is to have it.
+    """
+    network = request.plan.network
     ready = prepared(request)
     if ready.guest is not None:
-        return ready, ready.guest
+        return ready, ready.guest if network else _cut_off(request, ready.guest)
     try:
-        return ready, _start(request, ready.layer)
+        return ready, _start(request, ready.layer, network=network)
     except (GuestError, ImageError, ProgramError) as error:
         if request.plan.options.offline:
             raise
         progress.warn(f"No guest starts from the layer, which is therefore made anew: {error}")
     ready = prepared(request, anew=True)
-    return ready, ready.guest or _start(request, ready.layer)
+    if ready.guest is not None:
+        return ready, ready.guest if network else _cut_off(request, ready.guest)
+    return ready, _start(request, ready.layer, network=network)
+
+
+def _cut_off(request: TargetRequest, guest: Guest) -> Guest:
+    """A guest whose packages came over the network, started again without one. What it has written stays."""
+    if not isinstance(guest, StoppableGuest):
+        guest.close()
+        raise GuestError(f"A target of '{request.backend.name}' that has its packages cannot be started again without "
+                         "a network.", hint="Build without --no-layers and --skip-image.")
+    guest.stop(overlay=False)
+    return _start(request, None, fresh=False, network=False)
 
 
 def prepared(request: TargetRequest, *, anew: bool = False) -> Prepared:
@@ -60,19 +76,26 @@ def _reused(request: TargetRequest) -> Guest:
     with contextlib.suppress(GuestError):
         guest = request.backend.attach(request.state, environment=request.environment)
         if guest.label == f"{request.target.suite}-{request.target.dpkg_arch}":
-            progress.say("Reusing the target that runs")
-            return guest
-        guest.close()
+            if not guest.network and isinstance(guest, StoppableGuest):
+                guest.stop(overlay=False)  # its packages may need the network
+            else:
+                progress.say("Reusing the target that runs")
+                return guest
+        else:
+            guest.close()
     return _start(request, None)
 
 
-def _start(request: TargetRequest, start_from: Path | None) -> Guest:
+def _start(request: TargetRequest, start_from: Path | None, *, fresh: bool | None = None,
+           network: bool = True) -> Guest:
     plan, target, options = request.plan, request.target, request.plan.options
-    title = "Starting the last target again" if options.skip_image else "Starting a clean target"
-    with progress.step(title + (" from its layer" if start_from else "")):
+    if fresh is None:
+        fresh = not options.skip_image
+    title = "Starting a clean target" if fresh else "Starting the last target again"
+    with progress.step(title + (" from its layer" if start_from else "") + ("" if network else " without a network")):
         return request.backend.start(StartRequest(
             suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=request.image.path,
             workspace=request.state, memory=options.memory, processors=options.num_make,
-            allow_sudo=plan.sudo, keep=request.keep, fresh=not options.skip_image, layer=start_from,
+            allow_sudo=plan.sudo, keep=request.keep, fresh=fresh, layer=start_from, network=network,
             host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
             environment=request.environment))

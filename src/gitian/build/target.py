@@ -11,7 +11,8 @@ from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
 from gitian.errors import BuildError, GuestError
-from gitian.guest.protocol import Guest, Limits, StoppableGuest
+from gitian.guest.isolation import check_isolation
+from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StoppableGuest
 from gitian.host import progress
 from gitian.host.space import free
 from gitian.host.workspace import write_atomically
@@ -82,7 +83,8 @@ def _copy_inputs(guest: Guest, request: TargetRequest) -> None:
 
 
 def _run_script(guest: Guest, request: TargetRequest) -> None:
-    """Send the script as a file and run it with empty standard input. Raises BuildError."""
+    """Send the script as a file and run it with empty standard input. Raises BuildError; GuestError: the network is
+    there."""
     workspace, target = request.workspace, request.target
     with progress.step(f"Creating build script (var/build-script{request.log_suffix})"):
         script = build_script(request.plan, target, reference_datetime=request.inputs.reference_datetime)
@@ -90,6 +92,11 @@ def _run_script(guest: Guest, request: TargetRequest) -> None:
         write_atomically(local, script)
         guest.put(local, _SCRIPT, user="root")
     with Log(workspace.var / f"build{request.log_suffix}.log", echo=request.echo) as log:
+        if not request.plan.network:
+            with progress.step("Trying whether the guest has no network"):
+                for line in check_isolation(guest, host_address=request.environment.get("GITIAN_HOST_IP")
+                                            or HOST_ADDRESS):
+                    log.note(line)
         with progress.step(f"Running build script (log in var/{log.path.name})"):
             status = guest.run(["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], output=log,
                                check=False).status

@@ -35,6 +35,8 @@ from gitian.cli.common import CONTEXT
 @click.option("--no-layers", is_flag=True, help="Install the packages in the guest of this build, and keep no layer.")
 @click.option("--offline", is_flag=True, help="Start from the layer as it is; do not ask whether the archive has "
               "changed.")
+@click.option("--no-network", is_flag=True, help="Run the script in a guest that has its packages and inputs, and no "
+              "network; as 'network: false' in the descriptor.")
 @click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guest [default: lxc with "
               "USE_LXC=1, else kvm].")
 @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
@@ -44,7 +46,7 @@ from gitian.cli.common import CONTEXT
 def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool, quiet: bool, num_make: int,
             memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool,
             fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, parallel: int, no_layers: bool, offline: bool,
-            backend: str | None, accel: str, directory: Path | None) -> None:
+            no_network: bool, backend: str | None, accel: str, directory: Path | None) -> None:
     """Build DESCRIPTOR in clean guests, one for each suite and architecture.
 
     The outputs are left in build/out, the report in result/NAME-res.yml, the logs in var/install.log and var/build.log.
@@ -61,7 +63,8 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
         commits=parse_assignments(commits, "-c/--commit"), urls=parse_assignments(urls, "-u/--url"),
         allow_sudo=allow_sudo, skip_image=skip_image, upgrade=upgrade, quiet=quiet, num_make=num_make, memory=memory,
         cache_read_only=cache_read_only, skip_fetch=skip_fetch, fetch_branches=fetch_branches, fetch_tags=fetch_tags,
-        skip_cleanup=skip_cleanup, parallel=parallel, layers=not no_layers, offline=offline)
+        skip_cleanup=skip_cleanup, parallel=parallel, layers=not no_layers, offline=offline,
+        no_network=no_network)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
     workspace = Workspace.locate(directory, os.environ)
     with workspace.lock():

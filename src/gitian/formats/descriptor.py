@@ -22,7 +22,7 @@ from gitian.formats.yamlio import MappingNode, ScalarNode, Value
 ARCHITECTURES = {"i386": (32, "i386", "i386"), "amd64": (64, "x86_64", "amd64"), "linux64": (64, "linux64", "amd64")}
 
 _KEYS = ("name", "suites", "architectures", "packages", "remotes", "files", "script", "distro", "reference_datetime",
-         "enable_cache", "multiarch", "repositories", "alternatives", "sudo", "optionals", "docker_image_digests")
+         "enable_cache", "multiarch", "repositories", "alternatives", "sudo", "network", "optionals", "docker_image_digests")
 _PACKAGE = re.compile(r"[a-z0-9A-Z][A-Za-z0-9+.:~_*?^=/-]*[+-]?")
 _DISTRO = re.compile(r"[a-z][a-z0-9_-]*")
 _PRINTABLE = re.compile(r"[ -~]+")
@@ -111,6 +111,7 @@ class Descriptor:
     repositories: tuple[Repository, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     sudo: bool = False
+    network: bool = True
     optionals: Value = None
     name_value: Value = None
     notes: tuple[str, ...] = ()
@@ -141,6 +142,7 @@ class Descriptor:
         multiarch = top.texts("multiarch", names.check_directory_name)
         repositories, alternatives = _repositories(top), _alternatives(top)
         enable_cache, sudo = top.truth("enable_cache"), top.truth("sudo")
+        network = _network(top)
         distro = top.text("distro", _check_distro)
         try:
             optionals = yamlio.resolve(top.nodes["optionals"], source) if "optionals" in top.nodes else None
@@ -153,7 +155,7 @@ class Descriptor:
                    architectures=architectures, distro=distro or "ubuntu", packages=packages, remotes=remotes,
                    files=files, script=script or "", reference_datetime=reference, enable_cache=enable_cache,
                    multiarch=multiarch, repositories=repositories, alternatives=alternatives, sudo=sudo,
-                   optionals=optionals, name_value=_value_of(top.nodes["name"], source),
+                   network=network, optionals=optionals, name_value=_value_of(top.nodes["name"], source),
                    notes=_notes(top, source))
 
     @classmethod
@@ -212,6 +214,16 @@ def _remotes(top: Fields) -> tuple[Remote, ...]:
         elif remote not in found:
             found.append(remote)
     return tuple(found)
+
+
+def _network(top: Fields) -> bool:
+    """Whether the script has the network; a key that says nothing is not left to guesses."""
+    if "network" not in top.nodes:
+        return True
+    if not top.has("network"):
+        top.missing("network", "Write 'network: false' for a script that is to have no network.")
+        return True
+    return top.truth("network")
 
 
 def _repositories(top: Fields) -> tuple[Repository, ...]:

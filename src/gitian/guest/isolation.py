@@ -26,6 +26,7 @@ _TIMEOUT = 120.0
 #: What qemu itself says with restrict=on: it refuses every connection, and is at home at its own addresses.
 _GATEWAY = re.compile(rf"tcp \S+: answered \(Connection refused\)|icmp (?:{HOST_ADDRESS}|{DNS_ADDRESS}): ")
 
+_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 _ANSWER = re.compile(r"([a-z0-9]+ \S+): (refused|silent|answered) \((.*)\)")
 
 # Arguments: the patience, then words KIND TARGET. Only what perl-base has. A line per probe: 'refused': the guest's own
@@ -156,7 +157,8 @@ def try_out(guest: Guest, probes: tuple[str, ...]) -> dict[str, tuple[str, str]]
 def _probes(host_address: str) -> Iterator[str]:
     yield f"dns {DNS_ADDRESS}:53"
     yield f"name {_NAME}"
-    for host in dict.fromkeys((HOST_ADDRESS, host_address, DNS_ADDRESS, _NOBODY)):
+    more = (host_address,) if _ADDRESS.fullmatch(host_address) else ()
+    for host in dict.fromkeys((HOST_ADDRESS, *more, DNS_ADDRESS, _NOBODY)):
         yield f"icmp {host}"
         yield f"udp {host}:123"
         for port in (22, 53, 80, 443):
