@@ -22,7 +22,8 @@ from gitian.formats.yamlio import MappingNode, ScalarNode, Value
 ARCHITECTURES = {"i386": (32, "i386", "i386"), "amd64": (64, "x86_64", "amd64"), "linux64": (64, "linux64", "amd64")}
 
 _KEYS = ("name", "suites", "architectures", "packages", "remotes", "files", "script", "distro", "reference_datetime",
-         "enable_cache", "multiarch", "repositories", "alternatives", "sudo", "network", "optionals", "docker_image_digests")
+         "enable_cache", "multiarch", "repositories", "alternatives", "sudo", "network", "optionals",
+         "docker_image_digests")
 _PACKAGE = re.compile(r"[a-z0-9A-Z][A-Za-z0-9+.:~_*?^=/-]*[+-]?")
 _DISTRO = re.compile(r"[a-z][a-z0-9_-]*")
 _PRINTABLE = re.compile(r"[ -~]+")
