@@ -10,7 +10,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "gitian"
 
 RANKS = {"errors": 0, "names": 0, "host": 1, "formats": 1, "plan": 2, "canon": 2, "inputs": 3, "guest": 3, "sigs": 3,
-         "images": 4, "environment": 4, "sigsrepo": 4, "update": 4, "attest": 4, "lint": 4, "build": 5, "cli": 9}
+         "images": 4, "environment": 4, "sigsrepo": 4, "update": 4, "attest": 4, "lint": 4, "build": 5,
+         "vary": 6, "cli": 9}
 
 FENCES = {
     "subprocess": {"host/process.py"},
