@@ -23,9 +23,9 @@ from gitian.host.pool import Pool, PoolUse
 from gitian.host.pool_fetch import RESERVE
 from gitian.host.space import require_room
 from gitian.host.web import Client, Refused, Stopped, side_by_side
-from gitian.images import offers, shelves, snapshot
-from gitian.images.offers import Candidate, Offers
+from gitian.images import shelves, snapshot, whereabouts
 from gitian.images.sources import Source
+from gitian.images.whereabouts import Candidate, Whereabouts
 
 #: After so many requests in a row to one server that came to nothing, it is asked no more.
 _GIVE_UP = 6
@@ -42,7 +42,7 @@ class Places:
 
     ``sources`` are deb lines as a guest has them, to which this machine is ``host_address``; ``snapshot`` is a
     service's address; at ``snapshot_time`` (YYYYMMDDTHHMMSSZ) the sources are looked up there too. ``offline``: nobody
-    but this machine is asked.
+    but this machine is asked. The distro's usual archives are asked over the proxy on ``mirror_host``, if there is one.
     """
 
     pool: Pool | None
@@ -52,6 +52,7 @@ class Places:
     snapshot_time: str | None = None
     offline: bool = False
     host_address: str = HOST_ADDRESS
+    mirror_host: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,7 @@ class _Search:
         if self.places.offline:
             self._note("no archive was asked (offline)")
             return
-        sources = offers.read_sources(self.places.sources, self.places.host_address, progress.warn) \
+        sources = whereabouts.read_sources(self.places.sources, self.places.host_address, progress.warn) \
             if self.missing else []
         for number, source in enumerate(sources):
             self._ask(source, f"archive-{number}", guess=True)
@@ -214,9 +215,9 @@ class _Search:
     def _ask(self, source: Source, name: str, *, guess: bool) -> None:
         if not self.missing:
             return
-        found = Offers()
+        found = Whereabouts()
         with progress.step(f"Looking for {len(self.missing)} packages in {source.name}"):
-            offers.ask(source, self.missing, self.scratch / name, found, guess=guess, warn=progress.warn)
+            whereabouts.ask(source, self.missing, self.scratch / name, found, guess=guess, warn=progress.warn)
         for package in self.missing:
             self._note_all(package, found.remarks.get(package, ()))
         self._fetch({package: [*found.exact.get(package, ()), *found.guesses.get(package, ())]

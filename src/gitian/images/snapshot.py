@@ -17,8 +17,8 @@ from gitian.errors import FormatError, UsageError
 from gitian.formats import jsonio
 from gitian.formats.image_record import InstalledPackage
 from gitian.host.web import LARGEST, Client, Refused
-from gitian.images.offers import Candidate
 from gitian.images.sources import Source
+from gitian.images.whereabouts import Candidate
 
 #: The answer for a package of twenty architectures is 10 kB; more than this many bytes is no honest one.
 _LIMIT = 2**22
