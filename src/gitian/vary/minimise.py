@@ -380,24 +380,35 @@ class Search:
         """A set within ``chosen`` that shows the difference: a smallest if more never undoes it and nothing fails."""
         base: Chosen = frozenset()
         pool = self.ordered(chosen)
+        builds = True
         while True:
-            low, high = self._transition(base, pool, kind)
-            block = pool[low:high]
-            if len(block) > 1:
-                block = self._ddmin(base.union(pool[:low]), block, kind)
+            low, high = self._transition(base, pool, kind, failing_is_same=not builds)
+            if high - low > 1:
+                # Most often one needs another that comes later: the other way round, it comes first.
+                context, block = base.union(pool[:low]), pool[low:high][::-1]
+                first, last = self._transition(context, block, kind)
+                pool, low, block = (*pool[:low], *block[:first]), low + first, block[first:last]
+                if len(block) > 1:
+                    block = self._ddmin(base.union(pool), block, kind)
+            else:
+                block = pool[low:high]
             base = base.union(block)
             pool = pool[:low]
             if not pool:
                 return base
-            self._expect(1 + self._after(len(base)), "")
+            self._expect(1 + self._after(len(base)), "Some of these sets cannot be built")
             names = _listed(self.ordered(base))
-            if self._state(base, kind, f"{names} alone" if len(base) == 1 else f"only {names}"):
+            state = self._state(base, kind, f"{names} alone" if len(base) == 1 else f"only {names}")
+            if state:
                 return base
+            builds = state is not None
 
-    def _transition(self, base: Chosen, pool: Sequence[str], kind: Kind) -> tuple[int, int]:
+    def _transition(self, base: Chosen, pool: Sequence[str], kind: Kind, *,
+                    failing_is_same: bool = False) -> tuple[int, int]:
         """Where the prefixes of ``pool``, added to ``base``, begin to show the difference: (last without, first with).
 
-        They are neighbours unless what lies between cannot be built.
+        They are neighbours unless what lies between cannot be built. ``failing_is_same``: look for what ``base`` needs
+        to be built at all, so that a failure is one side of the place looked for.
         """
         low, high = self._remembered(base, pool, kind)
         while high - low > 1:
@@ -405,7 +416,7 @@ class Search:
                          "It takes several together" if base else "Another cause came to light")
             for middle in _probes(low, high):
                 state = self._state(base.union(pool[:middle]), kind, f"half of {high - low} candidates")
-                if state is not None:
+                if state is not None or failing_is_same:
                     break
             else:
                 return low, high
