@@ -103,7 +103,8 @@ def adopt(public: Path, ubuntu: Ubuntu, place: Path) -> dict[str, Any]:
         return fetch_indices([source], arch, [ubuntu.keyring], scratch)
 
     request = kvm.KvmRequest(tarball=public / "base.tar", tarball_sha256="0" * 64, distro="ubuntu",
-                             suite="noble", arch="amd64", disksize=4096, epoch=1_700_000_000, indices=indices)
+                             suite="noble", arch="amd64", disksize=4096, epoch=1_700_000_000,
+                             boot=kvm.fetched(distro="ubuntu", suite="noble", arch="amd64", indices=indices))
     stem = place / "base-noble-amd64"
     return kvm.adopt(request, disk=stem.with_suffix(".qcow2"), vmlinuz=stem.with_suffix(".vmlinuz"),
                      ramdisk=stem.with_suffix(".initrd"), scratch=scratch)

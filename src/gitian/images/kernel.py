@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +68,21 @@ def obtain(*, distro: str, arch: str, indices: Callable[[str], Indices], scratch
             f"{'; '.join(source.name for source in indices(arch).sources)}.",
             hint="Name an archive that has one with '--mirror URL'; when only the security archive is at fault, leave "
                  "it out with '--without security'; '--lxc' needs no kernel.")
-    packages = _follow(indices(kernel_arch), name, scratch)
+    return unpacked(_follow(indices(kernel_arch), name, scratch), scratch)
+
+
+def unpacked(packages: Sequence[Package], scratch: Path) -> Kernel:
+    """The kernel in a package, with the modules of that or of another one.
+
+    Raises ImageError: these are no kernel's packages, or lack what a guest needs; ProgramError, FormatError.
+    """
     tree = scratch / "kernel"
     for package in packages:
         unpack(package, tree)
     images = sorted(path for path in (tree / "boot").glob("vmlinu[xz]-*") if path.is_file() and not path.is_symlink())
     if len(images) != 1:
-        raise ImageError(f"The kernel package '{packages[0].name}' has {len(images)} kernels instead of one.")
+        names = " and ".join(f"'{package.name}'" for package in packages)
+        raise ImageError(f"There are {len(images)} kernels instead of one in: {names or 'no package'}.")
     release = images[0].name.partition("-")[2]
     return Kernel(release=release, image=images[0].read_bytes(), modules=_modules(tree, release),
                   packages=tuple(packages))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitian.errors import ExistsError, FormatError, GitianError, ImageError, UsageError
 from gitian.formats.image_record import ImageRecord
@@ -17,6 +20,9 @@ from gitian.images.archive import Indices
 from gitian.images.distros import check_target, find_distro
 from gitian.images.record import ImageFiles
 from gitian.images.sources import SourceOptions
+
+if TYPE_CHECKING:
+    from gitian.images.kvm import Boot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +66,24 @@ def make_image(request: MakeRequest) -> Made:
         raise UsageError(f"The keyring '{request.keyring}' is not a file.")
     with files.lock():
         _refuse_existing(path)
-        lxc.remove(files.partial_root)
-        lxc.remove(files.partial)
-        files.partial.mkdir(mode=0o755)
-        try:
-            return _make(request, files, suite, path)
-        finally:
-            _clear(files.partial)
-            _clear(files.partial_root)
+        with making(files) as scratch:
+            return _make(request, files, suite, path, scratch)
+
+
+@contextlib.contextmanager
+def making(files: ImageFiles) -> Iterator[Path]:
+    """A directory for what is unfinished while the block runs, which whoever was killed may have left something in.
+
+    The caller holds the lock.
+    """
+    lxc.remove(files.partial_root)
+    lxc.remove(files.partial)
+    files.partial.mkdir(mode=0o755)
+    try:
+        yield files.partial
+    finally:
+        _clear(files.partial)
+        _clear(files.partial_root)
 
 
 def _clear(partial: Path) -> None:
@@ -88,9 +104,8 @@ def _refuse_existing(path: Path) -> None:
         raise ExistsError(f"{path.name} already exists, please remove it first")
 
 
-def _make(request: MakeRequest, files: ImageFiles, suite: str, path: Path) -> Made:
-    scratch = files.partial
-    record = _adoptable(files, request)
+def _make(request: MakeRequest, files: ImageFiles, suite: str, path: Path, scratch: Path) -> Made:
+    record = adoptable(files, request.backend, request.distro)
     if record is not None:
         progress.say(f"Using the root filesystem '{files.tarball.name}', from which "
                      f"the other backend's image was made.")
@@ -99,13 +114,14 @@ def _make(request: MakeRequest, files: ImageFiles, suite: str, path: Path) -> Ma
     if record is None:
         record, indices = _fresh(request, files, suite, scratch)
     if request.backend == "lxc":
-        record = _adopt_lxc(files, record)
+        record = adopt_lxc(files, record)
     else:
         record = _adopt_kvm(request, files, record, indices, scratch)
     return Made(path=path, tarball=files.tarball, record=record, adopted=adopted)
 
 
-def _adopt_lxc(files: ImageFiles, record: ImageRecord) -> ImageRecord:
+def adopt_lxc(files: ImageFiles, record: ImageRecord) -> ImageRecord:
+    """Have LXC adopt the tarball that the record tells of; the caller holds the lock. Raises HostError, ImageError."""
     with progress.step(f"Unpacking {files.lxc.name}"):
         image = lxc.adopt(files.tarball, record.tarball_sha256, files.partial_root)
     record = replace(record, lxc=image.to_record())
@@ -128,12 +144,23 @@ def _adopt_kvm(request: MakeRequest, files: ImageFiles, record: ImageRecord, ind
             return indices
         return _fetch(replace(request, sources=wanted), files.suite, arch, scratch)
 
+    boot = kvm.fetched(distro=request.distro, suite=files.suite, arch=files.arch, indices=indices_for)
+    return adopt_kvm(files, record, boot, request.disksize, scratch)
+
+
+def adopt_kvm(files: ImageFiles, record: ImageRecord, boot: Callable[[Path], Boot], disksize: int,
+              scratch: Path) -> ImageRecord:
+    """Have KVM adopt the tarball that the record tells of; the caller holds the lock. ``disksize`` is in MB.
+
+    Raises what ``kvm.adopt`` and ``boot`` do.
+    """
+    from gitian.images import kvm
+
     room = scratch / "kvm"
     room.mkdir()
     fields = kvm.adopt(
-        kvm.KvmRequest(tarball=files.tarball, tarball_sha256=record.tarball_sha256, distro=request.distro,
-                       suite=files.suite, arch=files.arch, disksize=request.disksize, epoch=record.epoch,
-                       indices=indices_for),
+        kvm.KvmRequest(tarball=files.tarball, tarball_sha256=record.tarball_sha256, distro=record.distro,
+                       suite=files.suite, arch=files.arch, disksize=disksize, epoch=record.epoch, boot=boot),
         disk=room / files.kvm.name, vmlinuz=room / files.kernel.name, ramdisk=room / files.initrd.name, scratch=room)
     record = replace(record, kvm=fields)
     files.write_record(record)
@@ -146,12 +173,13 @@ def _keyrings(request: MakeRequest) -> tuple[Path, ...]:
     return (request.keyring.resolve(),) if request.keyring else find_distro(request.distro).find_keyrings()
 
 
-def _adoptable(files: ImageFiles, request: MakeRequest) -> ImageRecord | None:
+def adoptable(files: ImageFiles, backend: str, distro: str) -> ImageRecord | None:
     """The record of the tarball to adopt, when the other backend has an image made from it; else None.
 
     Two images of one name must come from one root filesystem: guests of both backends then have the same packages.
+    Raises ImageError: there is such an image, but its tarball is not what it was.
     """
-    other = files.kvm if request.backend == "lxc" else files.lxc
+    other = files.kvm if backend == "lxc" else files.lxc
     if not os.path.lexists(other):
         return None
     hint = f"Remove '{other.name}' too, and make both anew."
@@ -161,8 +189,8 @@ def _adoptable(files: ImageFiles, request: MakeRequest) -> ImageRecord | None:
         raise ImageError(str(error), hint=hint) from error
     if record is None:
         raise ImageError(f"'{other.name}' is there, but no record of what it was made from.", hint=hint)
-    if record.distro != request.distro:
-        raise ImageError(f"'{other.name}' is of {record.distro}, not of {request.distro}.", hint=hint)
+    if record.distro != distro:
+        raise ImageError(f"'{other.name}' is of {record.distro}, not of {distro}.", hint=hint)
     if not files.tarball.is_file():
         raise ImageError(f"'{other.name}' is there, but the root filesystem it was made from, '{files.tarball.name}', "
                          "is not.", hint=hint)
@@ -199,14 +227,20 @@ def _fresh(request: MakeRequest, files: ImageFiles, suite: str, scratch: Path) -
         distro=distro.name, suite=suite, architecture=request.arch, mirror=indices.sources[0].guest_uri,
         epoch=indices.epoch, tarball_sha256=made.sha256, tarball_size=made.size,
         sources=tuple(source.guest_line for source in indices.sources), without=request.sources.without,
-        indices=indices.releases, packages=made.packages, made_by=_made_by())
-    files.record.unlink(missing_ok=True)
-    made.tarball.replace(files.tarball)
-    files.write_record(record)
+        indices=indices.releases, packages=made.packages, made_by=made_by())
+    keep(files, made, record)
     return record, indices
 
 
-def _made_by() -> str:
+def keep(files: ImageFiles, made: rootfs.RootFilesystem, record: ImageRecord) -> None:
+    """Put a new tarball in its place, with its record, instead of a stale one; the caller holds the lock."""
+    files.record.unlink(missing_ok=True)
+    made.tarball.replace(files.tarball)
+    files.write_record(record)
+
+
+def made_by() -> str:
+    """What programs make an image here, for its record."""
     from importlib.metadata import PackageNotFoundError, version
 
     from gitian.host import process

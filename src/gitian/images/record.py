@@ -68,10 +68,10 @@ class ImageFiles:
         return self.directory / f".{self.name}.partial-root"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only one who makes or adopts this image. Raises BusyError at once."""
+    def lock(self, *, wait: bool = False) -> Iterator[None]:
+        """Be the only one who makes or adopts this image. Without ``wait``, raises BusyError at once."""
         make_directory(self.directory)
-        with locked(self.directory / f".{self.name}.lock", wait=False, what=f"the base image '{self.name}'"):
+        with locked(self.directory / f".{self.name}.lock", wait=wait, what=f"the base image '{self.name}'"):
             yield
 
     def read_record(self) -> ImageRecord | None:
