@@ -12,7 +12,9 @@ from pathlib import Path
 from gitian.errors import FormatError, UsageError
 from gitian.host.progress import step
 from gitian.images import archive
-from gitian.images.distros import Distro, find_distro
+from gitian.images.distros import distro_of
+from gitian.images.offers import Offered, stated
+from gitian.images.offers import offers as ask
 from gitian.images.sources import SourceOptions, find_sources
 from gitian.lint.debian import compare
 from gitian.lint.model import Offer
@@ -37,47 +39,32 @@ def offers(targets: Sequence[Target], *, ask: bool, mirror: str | None, security
         for suite, arch in places:
             _ask(suite, arch, mirror, security_mirror, found)
     for path in indices:
-        for entry in _stanzas(path):
+        for offered in stated(_stanzas(path), security="security" in path.name):
             for suite, arch in places:
-                if entry.get("Architecture") in (arch, "all"):
-                    _take(found, suite, arch, entry, security="security" in path.name)
+                if offered.architecture in (arch, "all"):
+                    _take(found, suite, arch, offered)
     return found
 
 
 def _ask(suite: str, arch: str, mirror: str | None, security_mirror: str | None, found: Offers) -> None:
-    distro = _distro_of(suite)
+    distro = distro_of(suite)
+    if distro is None:
+        raise UsageError(f"It is not known which archive has the suite '{suite}'.",
+                         hint="Leave out --archive, and give its index with --index FILE.")
     options = SourceOptions.of(mirror=mirror, security_mirror=security_mirror, without=(), environment=os.environ)
     with tempfile.TemporaryDirectory(prefix="gitian-lint-") as name, step(f"asking the archive about {suite} {arch}"):
-        scratch = Path(name)
-        scratch.chmod(0o755)  # apt fetches as a user of its own
-        sources = find_sources(distro, suite, arch, options, scratch)
-        fetched = archive.fetch_indices(sources, arch, distro.find_keyrings(), scratch)
-        for source in fetched.sources:
-            for path in sorted(fetched.lists.glob("*_Packages")):
-                if path.name.startswith(archive.list_stem(source)):
-                    for entry in archive.stanzas(path):
-                        _take(found, suite, arch, entry, security=source.pocket == "security")
+        sources = find_sources(distro, suite, arch, options, Path(name))
+        for offered in ask(sources, arch, distro.find_keyrings(), Path(name)):
+            _take(found, suite, arch, offered)
 
 
-def _distro_of(suite: str) -> Distro:
-    for name in ("debian", "ubuntu"):
-        distro = find_distro(name)
-        if suite in distro.suites:
-            return distro
-    raise UsageError(f"It is not known which archive has the suite '{suite}'.",
-                     hint="Leave out --archive, and give its index with --index FILE.")
-
-
-def _take(found: Offers, suite: str, arch: str, entry: dict[str, str], *, security: bool) -> None:
-    name, version = entry.get("Package"), entry.get("Version")
-    if not name or not version:
-        return
-    key = (suite, arch, name)
+def _take(found: Offers, suite: str, arch: str, offered: Offered) -> None:
+    key = (suite, arch, offered.name)
     known = found.get(key)
-    if known is None or compare(known.version, version) < 0:
-        found[key] = Offer(version=version, security=security)
-    elif known.version == version and security:
-        found[key] = Offer(version=version, security=True)
+    if known is None or compare(known.version, offered.version) < 0:
+        found[key] = Offer(version=offered.version, security=offered.security)
+    elif known.version == offered.version and offered.security:
+        found[key] = Offer(version=offered.version, security=True)
 
 
 def _stanzas(path: Path) -> Iterator[dict[str, str]]:

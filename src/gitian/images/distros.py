@@ -76,6 +76,11 @@ def find_distro(name: str) -> Distro:
     return _DISTROS[name]
 
 
+def distro_of(suite: str) -> Distro | None:
+    """The distro that has a suite of that name."""
+    return next((distro for distro in _DISTROS.values() if suite in distro.suites), None)
+
+
 def check_target(distro: Distro, suite: str, arch: str) -> None:
     """Refuse a suite or an architecture for which no image can be made. Raises UsageError."""
     if _SUITE.fullmatch(suite) is None or ".." in suite:

@@ -1,179 +1,67 @@
-"""Where an archive has packages of given hashes, or may still have them: out of its indices, which are not believed.
-
-An index leads from a SHA-256 to a path in the archive, and that is all it is used for: what lies there is hashed. So
-nothing hangs on who has signed it, or whether it is out of date.
-"""
+"""What archives offer today, from their signed indices: nothing is installed."""
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
 
-from gitian.errors import FetchError, ProgramError, UsageError
 from gitian.formats.deblines import deb_words, seen_from_here
-from gitian.formats.image_record import InstalledPackage
-from gitian.host.web import is_own
-from gitian.images.archive import fetch_unchecked, paragraphs
+from gitian.images import archive
 from gitian.images.sources import Source, check_uri
-
-#: How many places of one archive are tried for a package that its index has in another version only.
-_GUESSES = 6
-#: A paragraph of an index is no longer than this (bytes).
-_PARAGRAPH = 2**18
-
-_WORD = re.compile(r"[A-Za-z0-9_.~+/:-]+")
-_FIELD = re.compile(rb"^(?:Package|SHA256): *([!-~]{1,300})[ \t\r]*$", re.MULTILINE)
-_PATH = re.compile(r"[ -~]{1,4096}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A place where a package may be: a URL, or a file of this machine. ``size`` in bytes, None when not known."""
+class Offered:
+    """A package in an index. ``sha256`` is '' where the index has none; ``security`` tells the archive of updates."""
 
-    url: str
-    size: int | None = None
-    path: Path | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Offers:
-    """What was found out about packages: where they should be, where they might be, and what else there is to say."""
-
-    exact: dict[InstalledPackage, list[Candidate]] = field(default_factory=dict)
-    guesses: dict[InstalledPackage, list[Candidate]] = field(default_factory=dict)
-    remarks: dict[InstalledPackage, list[str]] = field(default_factory=dict)
-
-    def remark(self, packages: Iterable[InstalledPackage], text: str) -> None:
-        """Say the same of several packages."""
-        for package in packages:
-            self.remarks.setdefault(package, []).append(text)
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+    security: bool
 
 
-def read_sources(lines: Sequence[str], host_address: str, warn: Callable[[str], None]) -> list[Source]:
-    """The archives that a guest's sources.list names, as this machine reaches them; what is none is left out.
+def offers(sources: Sequence[Source], arch: str, keyrings: Sequence[Path], scratch: Path) -> Iterator[Offered]:
+    """Everything that the sources offer for ``arch``, 'all' included; apt fetches and checks the indices.
 
-    ``warn`` is told of lines that cannot be used. Lines that are comments, or of sources, have no packages.
+    ``scratch`` is an empty directory of our own. Raises FetchError, ImageError.
     """
-    found: dict[str, Source] = {}
+    scratch.chmod(0o755)  # apt fetches as a user of its own
+    fetched = archive.fetch_indices(sources, arch, keyrings, scratch)
+    for source in fetched.sources:
+        stem = archive.list_stem(source)
+        for path in sorted(fetched.lists.glob("*_Packages")):
+            if path.name.startswith(stem):
+                yield from stated(archive.stanzas(path), security=source.pocket == "security")
+
+
+def stated(entries: Iterator[dict[str, str]], *, security: bool) -> Iterator[Offered]:
+    """The packages of an index, by its paragraphs; a paragraph that names none is left out."""
+    for entry in entries:
+        if entry.get("Package") and entry.get("Version"):
+            yield Offered(name=entry["Package"], version=entry["Version"], architecture=entry.get("Architecture", ""),
+                          sha256=entry.get("SHA256", ""), security=security)
+
+
+def own_sources(lines: Sequence[str], suite: str, host_address: str) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+    """The sources of a distro itself among a guest's lines of sources.list, and the lines that are not.
+
+    The distro's own are the first one of the suite, those of the same address, and the suite's pockets.
+    ``host_address`` is this machine's in the guest. Raises UsageError: an address that is none.
+    """
+    found: list[Source] = []
+    others = []
     for line in lines:
         words = deb_words(line)
-        if not words:
+        pocket = {suite: "", f"{suite}-updates": "updates", f"{suite}-security": "security",
+                  f"{suite}/updates": "security"}.get(words[2]) if len(words) > 3 else None
+        own = pocket is not None and (not found or pocket != "" or words[1] == found[0].guest_uri)
+        if not own or pocket is None:
+            others.append(line)
             continue
-        try:
-            if len(words) < 3 or not all(_WORD.fullmatch(word) and ".." not in word for word in words[2:]):
-                raise UsageError("it is not well-formed")
-            check_uri(words[1])
-            if is_own(urlsplit(words[1]).hostname or ""):
-                raise UsageError("a guest means itself by that")
-        except UsageError as error:
-            warn(f"The line '{line}' is passed over: {str(error).rstrip('.')}.")
-            continue
-        uri = re.sub("^(file|copy)://", r"\1:", seen_from_here(words[1], host_address)).rstrip("/")
-        source = Source(host_uri=uri, guest_uri=words[1], suite=words[2], components=tuple(words[3:]), unchecked=True)
-        found.setdefault(source.host_line("", ()), source)
-    return list(found.values())
-
-
-def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, offers: Offers, *, guess: bool = True,
-        warn: Callable[[str], None]) -> None:
-    """Look packages up in the index of one archive; with ``guess`` also where other versions of them lie.
-
-    An archive that cannot be asked is a warning. Raises MissingToolError: there is no apt.
-    """
-    # An index for any architecture lists what is for all of them.
-    architectures = sorted({package.architecture for package in packages} - {"all"}) or ["amd64"]
-    wanted = {package.sha256.encode(): package for package in packages}
-    names = {package.name.encode() for package in packages}
-    exact: set[InstalledPackage] = set()
-    others: dict[str, list[Mapping[str, str]]] = {}
-    answered = False
-    for architecture in architectures:
-        try:
-            for path in fetch_unchecked(source, architecture, scratch):
-                answered = True
-                for entry in _entries(path, wanted, names):
-                    package = wanted.get(entry.get("SHA256", "").encode())
-                    if package is not None:
-                        candidate = _candidate(source, entry.get("Filename", ""), entry.get("Size", ""))
-                        if candidate is not None and package not in exact:
-                            exact.add(package)
-                            offers.exact.setdefault(package, []).append(candidate)
-                    if entry.get("Package"):
-                        others.setdefault(entry["Package"], []).append(entry)
-        except (FetchError, ProgramError) as error:
-            warn(f"'{source.name}' cannot be asked for {architecture}: {error}")
-            offers.remark((package for package in packages if package.architecture in (architecture, "all")),
-                          f"{source.name}: it cannot be asked")
-    for package in packages if answered else ():
-        if package in exact:
-            continue
-        entries = [entry for entry in others.get(package.name, [])
-                   if entry.get("Architecture") in (package.architecture, "all")]
-        versions = sorted({entry.get("Version", "") for entry in entries})
-        offers.remark([package], f"{source.name}: " + (f"it has {', '.join(versions)[:100]}" if versions else
-                                                       "its index does not have it"))
-        if guess:
-            offers.guesses.setdefault(package, []).extend(_guesses(source, package, others.get(package.name, [])))
-
-
-def _entries(path: Path, hashes: Mapping[bytes, object], names: set[bytes]) -> Iterator[dict[str, str]]:
-    """The paragraphs of a Packages file (deb822(5)) that are of one of these hashes or names.
-
-    Only these are taken apart: the index of a large archive has 60 MB.
-    """
-    with path.open("rb") as file:
-        try:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # it is empty
-            return
-        with data:
-            done = 0
-            for match in _FIELD.finditer(data):
-                if match.start() < done or (match[1] not in hashes and match[1] not in names):
-                    continue
-                before = data.rfind(b"\n\n", max(0, match.start() - _PARAGRAPH), match.start())
-                start = before + 2 if before >= 0 else max(0, match.start() - _PARAGRAPH)
-                end = data.find(b"\n\n", match.end(), match.end() + _PARAGRAPH)
-                done = end if end >= 0 else min(len(data), match.end() + _PARAGRAPH)
-                text = data[start:done].decode(errors="replace")
-                yield from paragraphs(text.split("\n"))
-
-
-def _candidate(source: Source, name: str, size: str = "") -> Candidate | None:
-    """The place of a file that an index names (relative to the archive); None for a path that is none."""
-    steps = [step for step in name.split("/") if step not in ("", ".")]
-    if not steps or ".." in steps or _PATH.fullmatch(name) is None:
-        return None
-    number = int(size) if re.fullmatch("[0-9]{1,15}", size) else None
-    scheme, _, place = source.host_uri.partition(":")
-    if scheme in ("file", "copy"):
-        path = Path(place).joinpath(*steps)
-        return Candidate(url=f"file:{path}", size=number, path=path)
-    # A '%3a' in the name of a file is no colon in a URL.
-    return Candidate(url=f"{source.host_uri}/{quote('/'.join(steps), safe='/~+:@=,')}", size=number)
-
-
-def _guesses(source: Source, package: InstalledPackage, others: Sequence[Mapping[str, str]]) -> list[Candidate]:
-    """Where a version may lie that is in no index any more: beside other versions, or at the usual place of a pool.
-
-    An archive keeps files for a while after its index has forgotten them. In their names the epoch is left out; the
-    usual place is pool/COMPONENT/PREFIX/SOURCE/, PREFIX the first letter, or four where these are 'lib' and one more.
-    """
-    name = f"{package.name}_{package.version.partition(':')[2] or package.version}_{package.architecture}.deb"
-    paths = [f"{entry['Filename'].rpartition('/')[0]}/{name}" for entry in others if "/" in entry.get("Filename", "")]
-    origins = [entry.get("Source", entry["Package"]).partition(" ")[0] for entry in others] or [package.name]
-    for origin in origins:
-        prefix = origin[:4] if origin.startswith("lib") else origin[:1]
-        paths += [f"pool/{component}/{prefix}/{origin}/{name}" for component in source.components]
-    found = []
-    for path in dict.fromkeys(paths):
-        with contextlib.suppress(ValueError):
-            candidate = _candidate(source, path)
-            if candidate is not None:
-                found.append(candidate)
-    return list(dict.fromkeys(found))[:_GUESSES]
+        uri = seen_from_here(words[1], host_address).rstrip("/")
+        check_uri(uri)
+        found.append(Source(host_uri=uri, guest_uri=words[1], suite=words[2], components=tuple(words[3:]),
+                            pocket=pocket))
+    return tuple(found), tuple(others)
