@@ -122,7 +122,7 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
 def fetch_unchecked(source: Source, arch: str, scratch: Path) -> list[Path]:
     """Fetch the Packages files of one source whoever has signed it (:attr:`Source.unchecked`), into ``scratch``.
 
-    Raises FetchError when none comes.
+    Raises FetchError when it cannot be had.
     """
     directory = _private_apt(scratch, arch)
     (directory / "sources.list").write_text(source.host_line(arch, ()) + "\n")
@@ -131,9 +131,10 @@ def fetch_unchecked(source: Source, arch: str, scratch: Path) -> list[Path]:
             "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30", "update"]
     for seconds in (PAUSES[0], None):
         done = process.run(argv, env=_environment(directory), timeout=PATIENCE, check=False)
-        # apt may have a complaint, and yet have brought what we need.
+        # apt may have a complaint, and yet have brought what we need. Of an empty index it leaves nothing; of a server
+        # that does not answer it may say that all is well.
         found = sorted((directory / "lists").glob("*_Packages"))
-        if found:
+        if found or (done.status == 0 and any((directory / "lists").glob("*Release"))):
             return found
         said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
         if seconds is None or not transient(said):

@@ -94,8 +94,9 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
     answered = False
     for architecture in architectures:
         try:
-            for path in fetch_unchecked(source, architecture, scratch):
-                answered = True
+            paths = fetch_unchecked(source, architecture, scratch)
+            answered = True
+            for path in paths:
                 for entry in _entries(path, wanted, names):
                     package = wanted.get(entry.get("SHA256", "").encode())
                     if package is not None:
