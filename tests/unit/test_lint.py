@@ -16,6 +16,9 @@ import pytest
 
 from gitian.cli.common import status_of
 from gitian.cli.main import load
+from gitian.errors import FormatError
+from gitian.formats.environment import Environment, EnvironmentFile
+from gitian.formats.image_record import InstalledPackage
 from gitian.lint import run
 from gitian.lint.ages import GCC, LLVM, SUITES
 from gitian.lint.comments import find_comments
@@ -391,6 +394,44 @@ def test_reports_and_environments(tmp_path: Path) -> None:
         outcome = run.lint(document, Circumstances(today=TODAY, offers=offers))
         outdated = [finding.message for finding in outcome.findings if finding.rule.id == "package-outdated"]
         assert outdated == ["'git' is 1:2.20.1-2; the archive has 1:2.20.1-2+deb10u9, a security update."]
+
+
+def environment(*sources: str, base: str | None = "b" * 64) -> bytes:
+    package = InstalledPackage(name="gcc-8", version="8.3.0-6", architecture="amd64", sha256="0" * 64)
+    return EnvironmentFile(environments=(Environment(
+        distro="debian", suite="buster", architecture="amd64", packages=(package,), base=base,
+        sources=sources),)).to_json()
+
+
+OWN = ("deb http://archive.example/debian buster main", "deb http://archive.example/debian buster-updates main",
+       "deb http://security.example/debian-security buster/updates main")
+
+
+@pytest.mark.parametrize("data, more", [
+    (environment(*OWN), set()),
+    (environment(*OWN, base=None), {"environment-no-base"}),
+    (environment(), {"environment-no-sources"}),
+    (environment(*OWN, "deb http://ppa.example/x buster main"), {"repository-http"}),
+    (environment(*OWN, "deb https://ppa.example/x buster main"), set()),
+    (environment(OWN[0], "deb [trusted=yes] https://ppa.example/x other main"), {"repository-unsigned"}),
+    (environment(OWN[0].replace("deb ", "deb [arch=amd64 trusted=yes] ")), {"repository-unsigned"}),
+    (environment("deb-src http://archive.example/debian buster main"), {"repository-http"}),
+])
+def test_environment_files(tmp_path: Path, data: bytes, more: set[str]) -> None:
+    (tmp_path / "blessed").write_bytes(data)
+    outcome = run.lint(run.read(tmp_path / "blessed"), Circumstances(today=TODAY, offers={}))
+    assert {finding.rule.id for finding in outcome.findings} == {"suite-end-of-life", "compiler-end-of-life"} | more
+    assert {finding.where for finding in outcome.findings} == {"buster-amd64"}
+
+
+@pytest.mark.parametrize("data", [
+    environment(*OWN).replace(b"/1", b"/2"), environment(*OWN).replace(b'"base"', b'"more": 1, "base"'),
+    environment(*OWN).replace(b'"gcc-8"', b'"GCC"'), b'{"format": null}', b'{"environments": []}', b"{", b"{}",
+    b'{"suite": "buster", "architecture": "amd64", "packages": [], "packages": []}', b'{"a":' * 100_000])
+def test_what_is_no_environment_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "blessed").write_bytes(data)
+    with pytest.raises(FormatError, match="blessed"):
+        run.read(tmp_path / "blessed")
 
 
 def lint(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:

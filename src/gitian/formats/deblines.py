@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -23,3 +24,32 @@ def seen_from_here(url: str, host_address: str) -> str:
         return url
     port = f":{parts.port}" if parts.port else ""
     return urlunsplit(parts._replace(netloc=f"127.0.0.1{port}"))
+
+
+#: The parts of a suite by what follows its name: 'bookworm', 'bookworm-updates', 'bookworm-security', 'buster/updates'.
+POCKETS = {"": "", "-updates": "updates", "-security": "security", "/updates": "security"}
+
+
+def pocket_of(theirs: str, suite: str) -> str | None:
+    """Which part of ``suite`` a line's suite is: '' itself, 'updates', 'security'; None when it is none of it."""
+    return POCKETS.get(theirs.removeprefix(suite)) if theirs.startswith(suite) else None
+
+
+def own_lines(lines: Iterable[str], suite: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lines of a distro's own archive, and all others.
+
+    Its own are the first one of the suite, those of the same address, and the suite's other parts wherever they are.
+    """
+    own: list[str] = []
+    others: list[str] = []
+    address = None
+    for line in lines:
+        words = deb_words(line)
+        pocket = pocket_of(words[2], suite) if len(words) > 3 else None
+        if pocket is None or (pocket == "" and address not in (None, words[1])):
+            others.append(line)
+            continue
+        if pocket == "":
+            address = words[1]
+        own.append(line)
+    return tuple(own), tuple(others)

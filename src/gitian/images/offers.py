@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitian.formats.deblines import deb_words, seen_from_here
+from gitian.formats.deblines import deb_words, own_lines, pocket_of, seen_from_here
 from gitian.images import archive
 from gitian.images.sources import Source, check_uri
 
@@ -47,21 +47,13 @@ def stated(entries: Iterator[dict[str, str]], *, security: bool) -> Iterator[Off
 def own_sources(lines: Sequence[str], suite: str, host_address: str) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     """The sources of a distro itself among a guest's lines of sources.list, and the lines that are not.
 
-    The distro's own are the first one of the suite, those of the same address, and the suite's pockets.
     ``host_address`` is this machine's in the guest. Raises UsageError: an address that is none.
     """
-    found: list[Source] = []
-    others = []
-    for line in lines:
-        words = deb_words(line)
-        pocket = {suite: "", f"{suite}-updates": "updates", f"{suite}-security": "security",
-                  f"{suite}/updates": "security"}.get(words[2]) if len(words) > 3 else None
-        own = pocket is not None and (not found or pocket != "" or words[1] == found[0].guest_uri)
-        if not own or pocket is None:
-            others.append(line)
-            continue
-        uri = seen_from_here(words[1], host_address).rstrip("/")
-        check_uri(uri)
-        found.append(Source(host_uri=uri, guest_uri=words[1], suite=words[2], components=tuple(words[3:]),
-                            pocket=pocket))
-    return tuple(found), tuple(others)
+    own, others = own_lines(lines, suite)
+    found = []
+    for _, uri, theirs, *components in map(deb_words, own):
+        here = seen_from_here(uri, host_address).rstrip("/")
+        check_uri(here)
+        found.append(Source(host_uri=here, guest_uri=uri, suite=theirs, components=tuple(components),
+                            pocket=pocket_of(theirs, suite) or ""))
+    return tuple(found), others

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gitian.errors import ImageError, UsageError
+from gitian.formats import deblines
 from gitian.guest.protocol import HOST_ADDRESS
 from gitian.host import process
 from gitian.images.distros import Distro
@@ -126,7 +127,7 @@ def find_sources(distro: Distro, suite: str, arch: str, options: SourceOptions, 
 def _in_suite(theirs: str, template: str, suite: str) -> tuple[str, str]:
     """The name of the asked suite's part that answers to a part of the template, and its pocket."""
     rest = theirs.removeprefix(template)
-    pocket = {"": "", "-updates": "updates", "-security": "security", "/updates": "security"}.get(rest)
+    pocket = deblines.POCKETS.get(rest)
     if pocket is None:
         raise ImageError(f"'mmdebstrap' names a source '{theirs}' for the suite '{suite}', which was not foreseen.",
                          hint="Name the archive with --mirror, and leave pockets out with --without.")

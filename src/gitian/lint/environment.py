@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from gitian.formats.deblines import own_lines
+from gitian.formats.environment import Environment
 from gitian.lint import ages, rules
 from gitian.lint.ages import Age
 from gitian.lint.debian import Deb, compare
@@ -69,6 +71,21 @@ def check_packages(packages: Iterable[Deb], suite: str, architecture: str, circu
             security = ", a security update" if offer.security else ""
             findings.add(rules.PACKAGE_OUTDATED, f"'{package.name}' is {package.version}; the archive has "
                          f"{offer.version}{security}.", where=where)
+
+
+def check_environment(environment: Environment, findings: Findings) -> None:
+    """Apply the rules environment-* and repository-* to what an environment states besides its packages."""
+    where = environment.label
+    if environment.base is None:
+        findings.add(rules.ENVIRONMENT_NO_BASE, "No root filesystem is stated, so a build is held to the packages "
+                     "only.", where=where)
+    if not environment.sources:
+        findings.add(rules.ENVIRONMENT_NO_SOURCES, "It is not stated where the packages came from, so that nobody "
+                     "knows where to look for them.", where=where)
+    own, others = own_lines(environment.sources, environment.suite)
+    for lines, is_own in ((own, True), (others, False)):
+        for line in lines:
+            check_source(line, findings, where=where, own=is_own)
 
 
 def check_source(source: str, findings: Findings, *, line: int | None = None, where: str, own: bool = False) -> None:

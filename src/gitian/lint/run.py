@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gitian.errors import FormatError
-from gitian.formats import yamlio
+from gitian.formats import jsonio, yamlio
+from gitian.formats.environment import LIMIT, Environment, EnvironmentFile
 from gitian.formats.manifest import Manifest
 from gitian.formats.report import Report
 from gitian.formats.yamlio import MappingNode, ScalarNode
 from gitian.lint import comments, rules
 from gitian.lint.debian import Deb, deb_of
 from gitian.lint.descriptor import check_descriptor
-from gitian.lint.environment import check_packages, check_source, check_suite
+from gitian.lint.environment import check_environment, check_packages, check_source, check_suite
 from gitian.lint.model import LEFT_OUT, Circumstances, Finding, Findings
 
 _ARCHITECTURES = {"linux64": "amd64"}
@@ -42,7 +42,8 @@ class Target:
 class Document:
     """A document as far as it is known before it is judged.
 
-    ``kind`` is 'descriptor', 'report' or 'environment'; ``targets`` and ``sources`` are those of the last two.
+    ``kind`` is 'descriptor', 'report' or 'environment'; ``targets`` are those of the last two. ``environments`` are
+    those of an environment file, ``sources`` those of a base image's record.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Document:
     data: bytes
     targets: tuple[Target, ...] = ()
     sources: tuple[str, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,8 @@ def lint(document: Document, circumstances: Circumstances, ignored: Iterable[str
     for target in document.targets:
         check_suite(target.suite, circumstances, findings, where=target.label)
         check_packages(target.packages, target.suite, target.architecture, circumstances, findings, where=target.label)
+    for environment in document.environments:
+        check_environment(environment, findings)
     for source in document.sources:
         check_source(source, findings, where="sources", own=True)
     if document.targets and circumstances.offers is None:
@@ -123,43 +127,36 @@ def _manifest(path: Path, data: bytes) -> Document:
 
 
 def _environment(path: Path, data: bytes) -> Document:
-    """A JSON document that names suite, architecture and packages: an environment, or the record of a base image."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: this is no JSON that can be read: {str(error)[:200]}.") from error
-    targets, sources = [], []
-    for part in [value, *_items(value, "targets"), *_items(value, "environments")]:
-        suite = _text(part, "suite")
-        architecture = _text(part, "architecture") or _text(part, "arch")
-        if suite is not None and architecture is not None and isinstance(part.get("packages"), list):
-            targets.append(Target(suite=suite, architecture=architecture, packages=_packages(part["packages"])))
-        sources += [source for source in part.get("sources", ()) if isinstance(source, str)] if isinstance(
-            part, dict) and isinstance(part.get("sources"), list) else []
-    if not targets:
+    """An environment file, or a base image's record, which has no 'format' and is read as far as it can be."""
+    value = jsonio.loads(data, str(path), "environment", limit=LIMIT)
+    if isinstance(value, dict) and "format" in value:
+        environments = EnvironmentFile.parse(data, str(path)).environments
+        return Document(path=path, kind="environment", data=data, environments=environments, targets=tuple(
+            Target(suite=one.suite, architecture=one.architecture, packages=tuple(
+                Deb(name=package.name, version=package.version, architecture=package.architecture)
+                for package in one.packages)) for one in environments))
+    suite, architecture = _text(value, "suite"), _text(value, "architecture")
+    packages = _items(value, "packages")
+    if suite is None or architecture is None or not packages:
         raise FormatError(f"{path}: this is no environment: it names no suite, architecture and packages.",
                           hint="Give a descriptor, a report, an assertion, an environment or a base image's record.")
-    return Document(path=path, kind="environment", data=data, targets=tuple(targets),
-                    sources=tuple(dict.fromkeys(sources)))
+    target = Target(suite=suite, architecture=architecture, packages=_packages(packages))
+    sources = (source for source in _items(value, "sources") if isinstance(source, str))
+    return Document(path=path, kind="environment", data=data, targets=(target,), sources=tuple(dict.fromkeys(sources)))
 
 
 def _packages(values: list[object]) -> tuple[Deb, ...]:
     found = []
     for value in values:
-        if isinstance(value, str):
-            package = deb_of(value.split()[-1]) if value.split() else None
-        else:
-            name, version = _text(value, "name"), _text(value, "version")
-            package = Deb(name=name, version=version, architecture=_text(value, "architecture") or "") \
-                if name is not None and version is not None else None
-        if package is not None:
-            found.append(package)
+        name, version = _text(value, "name"), _text(value, "version")
+        if name is not None and version is not None:
+            found.append(Deb(name=name, version=version, architecture=_text(value, "architecture") or ""))
     return tuple(found)
 
 
-def _items(value: object, key: str) -> list[dict[str, object]]:
+def _items(value: object, key: str) -> list[object]:
     inner = value.get(key) if isinstance(value, dict) else None
-    return [item for item in inner if isinstance(item, dict)] if isinstance(inner, list) else []
+    return inner if isinstance(inner, list) else []
 
 
 def _text(value: object, key: str) -> str | None:
