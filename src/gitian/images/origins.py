@@ -9,7 +9,7 @@ from gitian.errors import GitianError
 from gitian.formats.deblines import deb_words
 from gitian.formats.environment import Environment
 from gitian.host import progress
-from gitian.images.distros import Distro, find_distro
+from gitian.images.distros import distro_of, find_distro
 from gitian.images.obtain import Places
 from gitian.images.record import ImageFiles
 from gitian.images.sources import SourceOptions, find_sources
@@ -18,13 +18,13 @@ from gitian.images.sources import SourceOptions, find_sources
 def with_sources(places: Places, environment: Environment, *, directory: Path, scratch: Path) -> Places:
     """The places with the sources where packages of an environment may be.
 
-    These are the ones that it states, then those of the ordinary base image of its suite in ``directory``, which lead
-    to the archive that this machine uses; where there is neither, the distro's usual ones. What cannot be found out is
-    a warning: packages may be in the pool.
+    These are those of ``places``; the ones that the environment states; those of the ordinary base image of its suite
+    in ``directory``, which lead to the archive that this machine uses; where neither of these are, the distro's usual
+    ones. What cannot be found out is a warning: packages may be in the pool.
     """
     if places.offline:
         return places
-    lines = [*places.sources, *environment.sources]
+    lines = [*environment.sources]
     try:
         record = ImageFiles(directory=directory, suite=environment.suite, arch=environment.architecture).read_record()
         if record is not None and environment.distro in ("", record.distro):
@@ -33,19 +33,17 @@ def with_sources(places: Places, environment: Environment, *, directory: Path, s
             lines += _usual(places, environment, scratch)
     except GitianError as error:
         progress.warn(f"It is not known where packages of {environment.label} come from: {error}")
-    distinct = {tuple(deb_words(line)): line for line in reversed(lines) if deb_words(line)}
-    return replace(places, sources=tuple(line for line in dict.fromkeys(lines) if line in distinct.values()))
+    lines = [*places.sources, *lines]
+    distinct: dict[tuple[str, ...], str] = {}
+    for line in lines:
+        distinct.setdefault(tuple(deb_words(line)), line)
+    return replace(places, sources=tuple(distinct.values()))
 
 
 def _usual(places: Places, environment: Environment, scratch: Path) -> list[str]:
-    distro = find_distro(environment.distro) if environment.distro else _distro_with(environment.suite)
+    distro = find_distro(environment.distro) if environment.distro else distro_of(environment.suite)
     if distro is None:
         return []
     options = SourceOptions(mirror_host=places.mirror_host, host_address=places.host_address)
     return [source.guest_line for source in find_sources(distro, environment.suite, environment.architecture, options,
                                                          scratch)]
-
-
-def _distro_with(suite: str) -> Distro | None:
-    """The distro that has a suite, where a report does not say."""
-    return next((distro for distro in map(find_distro, ("debian", "ubuntu")) if suite in distro.suites), None)
