@@ -76,8 +76,7 @@ def _check_packages(guest: Guest, request: TargetRequest, log: Log) -> None:
 
 def _known_hashes(image: BaseImage) -> dict[str, str]:
     """The hashes of the base image's own packages, which its record has from the day it was made."""
-    return {pool.file_name(package.name, package.version, package.architecture): package.sha256
-            for package in image.record.packages}
+    return {package.file_name: package.sha256 for package in image.record.packages}
 
 
 @contextlib.contextmanager

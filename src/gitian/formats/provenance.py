@@ -16,6 +16,7 @@ from gitian.errors import FormatError
 from gitian.formats import jsonio
 from gitian.formats.jsonio import Fields
 from gitian.formats.manifest import Manifest
+from gitian.names import parse_deb_name
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -32,7 +33,6 @@ DESCRIPTOR, FILE, REMOTE, PACKAGE = "descriptor", "file", "remote", "package"
 BASE_IMAGE, KERNEL, INITRD = "base image", "kernel", "initrd"
 ROLES = (DESCRIPTOR, FILE, REMOTE, BASE_IMAGE, KERNEL, INITRD, PACKAGE)
 
-_DEB = re.compile(r"([^_/]+)_([^_/]+)_([^_/]+)\.deb")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -148,10 +148,10 @@ class Provenance:
 
 def package_url(file_name: str, *, distro: str, suite: str) -> str:
     """The package URL of a .deb by the name apt gives its file ('bash_1%3a5.2-1_amd64.deb'); '' for another name."""
-    found = _DEB.fullmatch(file_name)
+    found = parse_deb_name(file_name)
     if found is None:
         return ""
-    name, version, architecture = found[1], urllib.parse.unquote(found[2]), found[3]
+    name, version, architecture = found
     quoted = urllib.parse.quote(version, safe=":~.-_")  # the specification leaves a colon as it is
     return (f"pkg:deb/{urllib.parse.quote(distro.lower(), safe='')}/{urllib.parse.quote(name, safe='.-_~')}@{quoted}"
             f"?arch={urllib.parse.quote(architecture, safe='')}&distro={urllib.parse.quote(suite, safe='')}")

@@ -22,7 +22,7 @@ from gitian.errors import BusyError, HostError, InputError
 from gitian.host import progress
 from gitian.host.hashing import sha256_file, sha256_files
 from gitian.host.workspace import locked, make_directory, remove_tree, scratch_below
-from gitian.names import deb_name, parse_deb_name
+from gitian.names import parse_deb_name
 
 #: The files of the pool together may be this large (bytes), unless $GITIAN_POOL_SIZE says otherwise (MiB).
 DEFAULT_LIMIT = 20 * 2**30
@@ -55,11 +55,6 @@ def parse_uris(text: str) -> tuple[Deb, ...] | None:
         if found.setdefault(deb.name, deb) != deb:
             return None
     return tuple(found.values())
-
-
-def file_name(name: str, version: str, architecture: str) -> str:
-    """What apt calls a package's file: the epoch's colon is written %3a."""
-    return deb_name(name, version, architecture)
 
 
 class Pool:
