@@ -60,7 +60,8 @@ sudo -n sh -c '
     iptables -F; true' 2> /dev/null
 sudo -n perl try.pl {places} | sed 's/^/again /' >> $OUTDIR/tried
 perl -MSocket -e 'my ($one, $two); socket($one, AF_INET, SOCK_STREAM, 0)
-    && bind($one, pack_sockaddr_in(0, INADDR_LOOPBACK)) && listen($one, 1) && socket($two, AF_INET, SOCK_STREAM, 0) && connect($two, getsockname($one)) or die "$!"
+    && bind($one, pack_sockaddr_in(0, INADDR_LOOPBACK)) && listen($one, 1)
+    && socket($two, AF_INET, SOCK_STREAM, 0) && connect($two, getsockname($one)) or die "$!"
     ' && echo works > $OUTDIR/loopback
 """
 
