@@ -146,14 +146,19 @@ def bisect(changes: Iterable[Change], step: Callable[[frozenset[Change]], Outcom
     """
     units = {unit[0].name: unit for unit in units_of(changes, groups)}
     names = {change.name: first for first, unit in units.items() for change in unit}
+    sets = {first: frozenset(unit) for first, unit in units.items()}
     outcomes: dict[Chosen, Outcome] = {}
+
+    def whole(chosen: Chosen) -> frozenset[Change]:
+        return frozenset[Change]().union(*(sets[first] for first in chosen))
+
     for before, outcome in (known or {}).items():
         chosen = frozenset(names[change.name] for change in before if change.name in names)
-        if frozenset(change for first in chosen for change in units[first]) == before:
+        if whole(chosen) == before:
             outcomes[chosen] = outcome
 
     def build(chosen: Chosen) -> Result:
-        outcomes[chosen] = step(frozenset(change for first in chosen for change in units[first]))
+        outcomes[chosen] = step(whole(chosen))
         return _result(outcomes[chosen])
 
     search = Search(tuple(units), build, known={chosen: _result(outcome) for chosen, outcome in outcomes.items()},

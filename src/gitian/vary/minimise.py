@@ -485,8 +485,10 @@ class Search:
                 state = self._state(half, kind, f"{len(half)} of {len(chosen)} candidates")
                 if state:
                     return
-                if state is None:
-                    pieces.append(half) if len(half) > 1 else blind.append(frozenset(half))
+                if state is None and len(half) > 1:
+                    pieces.append(half)
+                elif state is None:
+                    blind.append(frozenset(half))
         self.unchecked += blind + [frozenset(piece) for piece in pieces]
 
 
