@@ -231,6 +231,10 @@ def _listen(running: process.Popen[bytes], stream: IO[bytes], tail: Tail) -> Non
 def customize_script(request: RootRequest) -> str:
     """The shell script that mmdebstrap runs outside the new root, which is ``$1``, once all packages are in."""
     user = request.distro.name
+    # Packages that somebody recorded may be without it.
+    locales = 'chroot "$root" locale-gen >&2'
+    if isinstance(request.source, Repository):
+        locales = f'if [ -x "$root/usr/sbin/locale-gen" ]; then {locales}; fi'
     home = f"/home/{user}"
     sources = request.source.sources if isinstance(request.source, Indices) else ()
     lines = "".join(source.guest_line + "\n" for source in sources)
@@ -254,7 +258,7 @@ EOF
 put /etc/locale.gen <<'EOF'
 {LOCALE} UTF-8
 EOF
-chroot "$root" locale-gen >&2
+{locales}
 put /etc/timezone <<'EOF'
 Etc/UTC
 EOF
