@@ -12,6 +12,9 @@ from pathlib import Path
 
 from gitian.attest import statements
 from gitian.attest.statements import Finished
+from gitian.build import exact
+from gitian.build.comparison import Comparison, compare
+from gitian.build.exact import Wanted
 from gitian.build.layer import store_of
 from gitian.build.log import empty_logs
 from gitian.build.outputs import manifest_of, merge
@@ -19,11 +22,13 @@ from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
 from gitian.environment.layers import size_limit
 from gitian.formats.descriptor import Descriptor
+from gitian.formats.environment import Environment
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
 from gitian.host import hashing, progress
 from gitian.host.children import Work, together
 from gitian.host.workspace import Workspace, give_to_caller, remove_tree, write_atomically
+from gitian.images import exact as images_of_environments
 from gitian.images.lookup import BaseImage, find_image
 from gitian.inputs.prepare import PreparedInputs, prepare
 from gitian.plan import BuildPlan, Options, Target, make_plan
@@ -31,23 +36,33 @@ from gitian.plan import BuildPlan, Options, Target, make_plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """A descriptor to be built, in a workspace that the caller has locked."""
+    """A descriptor to be built, in a workspace that the caller has locked; with ``wanted`` in these environments."""
 
     descriptor: Path
     options: Options
     workspace: Workspace
     backend: Backend
     environment: Mapping[str, str] = field(default_factory=dict)
+    wanted: Wanted | None = None
     tell: Callable[[str], None] = lambda line: None  # results, line by line: manifest, then the report's own hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOutcome:
-    """A report, where it lies, and its SHA-256."""
+    """A report, where it lies, and its SHA-256; of a rebuild, what became of each recorded output."""
 
     report: Report
     path: Path
     sha256: str
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The image that a target's guest is made from; ``exact`` when it holds the whole of that environment."""
+
+    image: BaseImage
+    exact: Environment | None = None
 
 
 def build(request: BuildRequest) -> BuildOutcome:
@@ -57,7 +72,10 @@ def build(request: BuildRequest) -> BuildOutcome:
     sudo, what is for the user belongs to the user.
     """
     workspace = request.workspace
-    plan = make_plan(Descriptor.read(request.descriptor), request.options)
+    descriptor, options = Descriptor.read(request.descriptor), request.options
+    if request.wanted is not None:
+        options = exact.as_recorded(options, request.wanted, [remote.dir for remote in descriptor.remotes])
+    plan = make_plan(descriptor, options)
     for note in plan.notes:
         progress.warn(note)
     try:
@@ -70,12 +88,19 @@ def build(request: BuildRequest) -> BuildOutcome:
 
 
 def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
-    workspace, descriptor = request.workspace, plan.descriptor
+    workspace = request.workspace
     sweep(request.backend, workspace)
-    images = {}
-    for target in plan.targets:  # a missing base image is better said before the inputs are fetched
-        images[target.label] = find_image(workspace.image_directory, suite=target.suite, arch=target.dpkg_arch,
-                                          backend=request.backend.name, distro=target.distro)
+    bases = _bases(request, plan)  # a missing base image is better said before the inputs are fetched
+    with images_of_environments.held([base.image.path.parent for base in bases.values() if base.exact is not None]):
+        outcome = _build_from(bases, request, plan)
+    if request.wanted is not None:
+        images_of_environments.prune(workspace.image_directory, images_of_environments.limit_of(request.environment),
+                                     [base.image.path.parent for base in bases.values()])
+    return outcome
+
+
+def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
+    workspace, descriptor = request.workspace, plan.descriptor
     report_path = workspace.result / f"{descriptor.name}-res.yml"
     report_path.unlink(missing_ok=True)
     run = statements.begin(plan, workspace.result, workspace.var)
@@ -87,13 +112,15 @@ def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
         for name in ("common", descriptor.name):
             (workspace.cache / name).mkdir(parents=True, exist_ok=True)
     inputs = prepare(plan, workspace)
+    if request.wanted is not None:
+        exact.check_commits(request.wanted, inputs)
 
     owners: dict[str, str] = {}
     manifests: dict[str, str] = {}
     layers: set[Path] = set()
     for targets in _rounds(plan):
         with workspace.scratch() as scratch:
-            for outcome in _build_round(targets, plan, request, inputs, images, scratch):
+            for outcome in _build_round(targets, plan, request, inputs, bases, scratch):
                 for conflict in merge(outcome.out, workspace.build / "out", label=outcome.label, owners=owners):
                     progress.warn(f"'{conflict.path}' was made by {conflict.earlier} and by {conflict.later}, with "
                                   f"different contents; the one of {conflict.later} is kept.")
@@ -108,14 +135,29 @@ def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
         data = report.to_yaml().encode()
         digest = hashing.sha256_bytes(data)
         statements.write(Finished(plan=plan, inputs=inputs, report=report, report_sha256=digest, owners=owners,
-                                  images={label: image.record for label, image in images.items()},
+                                  images={label: base.image.record for label, base in bases.items()},
                                   backend=request.backend.name, run=run),
                          workspace.result, workspace.var)
         write_atomically(report_path, data)
     for line in report.out_manifest.splitlines():
         request.tell(line)
     request.tell(f"{digest}  {report_path.name}")
-    return BuildOutcome(report=report, path=report_path, sha256=digest)
+    comparison = None
+    if request.wanted is not None and request.wanted.like is not None:
+        comparison = compare(request.wanted.like, report)
+        for line in comparison.lines():
+            request.tell(line)
+    return BuildOutcome(report=report, path=report_path, sha256=digest, comparison=comparison)
+
+
+def _bases(request: BuildRequest, plan: BuildPlan) -> dict[str, Base]:
+    """What each target's guest is made from, by the target's label."""
+    if request.wanted is not None:
+        made = exact.images(request.wanted, plan, request.workspace, request.backend.name)
+        return {label: Base(image=image, exact=environment) for label, (image, environment) in made.items()}
+    return {target.label: Base(image=find_image(
+        request.workspace.image_directory, suite=target.suite, arch=target.dpkg_arch, backend=request.backend.name,
+        distro=target.distro)) for target in plan.targets}
 
 
 def sweep(backend: Backend, workspace: Workspace) -> None:
@@ -166,7 +208,7 @@ def _rounds(plan: BuildPlan) -> list[list[Target]]:
 
 
 def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, inputs: PreparedInputs,
-                 images: Mapping[str, BaseImage], scratch: Path) -> list[TargetOutcome]:
+                 bases: Mapping[str, Base], scratch: Path) -> list[TargetOutcome]:
     """Build targets, side by side if they are several, each into a directory of its own in ``scratch``."""
     side_by_side = len(targets) > 1
     pieces = []
@@ -181,9 +223,10 @@ def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, 
             state = request.workspace.var / "parallel" / target.label
             (state / "var").mkdir(parents=True, exist_ok=True)
         one = TargetRequest(
-            plan=plan, target=target, image=images[target.label], inputs=inputs, workspace=request.workspace,
-            backend=request.backend, environment=request.environment, echo=bool(request.environment.get("CI")),
-            state=state, log_suffix=f"-{target.label}" if side_by_side and not last else "",
+            plan=plan, target=target, image=bases[target.label].image, exact=bases[target.label].exact, inputs=inputs,
+            workspace=request.workspace, backend=request.backend, environment=request.environment,
+            echo=bool(request.environment.get("CI")), state=state,
+            log_suffix=f"-{target.label}" if side_by_side and not last else "",
             keep=request.options.skip_cleanup and last)
         pieces.append(Work(name=target.label, do=functools.partial(build_target, one, place)))
     if side_by_side:

@@ -1,0 +1,154 @@
+"""Building in a recorded environment: what was recorded is compared with what is here, and images are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gitian.errors import EnvironmentUnavailableError, InputError
+from gitian.formats.environment import Environment
+from gitian.formats.image_record import InstalledPackage
+from gitian.formats.manifest import Manifest
+from gitian.formats.report import Report
+from gitian.host import progress
+from gitian.host.workspace import Workspace
+from gitian.images import exact, obtain
+from gitian.images.exact import ExactRequest
+from gitian.images.lookup import BaseImage
+from gitian.images.obtain import Missing, Places
+from gitian.images.origins import with_sources
+from gitian.inputs.files import find_files
+from gitian.inputs.prepare import PreparedInputs
+from gitian.plan import BuildPlan, Options, Target
+
+_HINT_INPUTS = "A rebuild takes what was recorded, or proves nothing: check the descriptor out as it was, and put " \
+               "that release's files into 'inputs'."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The environments to build in, and where their packages may come from.
+
+    ``origin`` is how messages call the file. With ``like``, the report that is rebuilt, inputs are held to it too.
+    """
+
+    origin: str
+    environments: tuple[Environment, ...]
+    places: Places
+    like: Report | None = None
+
+
+def as_recorded(options: Options, wanted: Wanted, dirs: Sequence[str]) -> Options:
+    """The options with the recorded commit of every remote for which none was given."""
+    if wanted.like is None:
+        return options
+    recorded = {remote.dir: remote.commit for remote in Manifest.parse(wanted.like.in_manifest).remotes}
+    return replace(options, commits={**{name: recorded[name] for name in dirs if name in recorded}, **options.commits})
+
+
+def images(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
+           backend: str) -> dict[str, tuple[BaseImage, Environment]]:
+    """An image of each target's environment, by the target's label.
+
+    Raises EnvironmentUnavailableError and InputError, with everything that is missing or differs at once; ImageError,
+    HostError.
+    """
+    chosen = {target.label: _environment(wanted, target) for target in plan.targets}
+    problems = list(_problems(wanted, plan, workspace))
+    ready: dict[str, BaseImage] = {}
+    with workspace.scratch() as scratch:
+        debs: dict[str, dict[InstalledPackage, Path]] = {}
+        missing: list[Missing] = []
+        for number, (label, environment) in enumerate(chosen.items()):
+            image = exact.find_exact(workspace.image_directory, environment, backend)
+            if image is not None:
+                ready[label] = image
+                continue
+            place = scratch / str(number)
+            place.mkdir()
+            repositories = tuple(one.source for one in plan.descriptor.repositories)
+            places = replace(wanted.places, sources=(*wanted.places.sources, *repositories))
+            found = _obtained(environment, places, place, workspace.image_directory, backend)
+            debs[label] = dict(found.files)
+            missing += [one for one in found.missing if one not in missing]
+        _refuse(wanted, problems, missing)
+        for label, files in debs.items():
+            environment = chosen[label]
+            ready[label] = exact.find_exact(workspace.image_directory, environment, backend) or exact.make_exact(
+                ExactRequest(directory=workspace.image_directory, environment=environment, backend=backend,
+                             debs={one: files[one] for one in environment.packages},
+                             kernel_debs={one: files[one] for one in _kernel_packages(environment, backend)}))
+    return {label: (ready[label], chosen[label]) for label in chosen}
+
+
+def _kernel_packages(environment: Environment, backend: str) -> tuple[InstalledPackage, ...]:
+    return environment.kernel.packages if backend == "kvm" and environment.kernel is not None else ()
+
+
+def _obtained(environment: Environment, places: Places, place: Path, images: Path, backend: str) -> obtain.Obtained:
+    wanted = list(dict.fromkeys([*environment.packages, *_kernel_packages(environment, backend)]))
+    with progress.step(f"Looking for the {len(wanted)} packages of {environment.label}"):
+        known = with_sources(places, environment, directory=images, scratch=place)
+        return obtain.obtain(wanted, known, place / "debs", place / "work")
+
+
+def _environment(wanted: Wanted, target: Target) -> Environment:
+    """The environment that is meant for a target. Raises EnvironmentUnavailableError."""
+    for environment in wanted.environments:
+        if (environment.suite, environment.architecture) == (target.suite, target.dpkg_arch):
+            if environment.distro not in ("", target.distro):
+                raise EnvironmentUnavailableError(
+                    f"The environment of {target.label} in '{wanted.origin}' is one of {environment.distro}, not of "
+                    f"{target.distro}.", hint="Does it belong to this descriptor?")
+            return replace(environment, distro=target.distro)
+    there = ", ".join(environment.label for environment in wanted.environments) or "none"
+    raise EnvironmentUnavailableError(f"'{wanted.origin}' has no environment for {target.label}; it has: {there}.",
+                                      hint="Does it belong to this descriptor?")
+
+
+def _problems(wanted: Wanted, plan: BuildPlan, workspace: Workspace) -> Iterator[str]:
+    """In what the descriptor and the files at hand are not what was recorded."""
+    if wanted.like is None:
+        return
+    descriptor = plan.descriptor
+    here = {f"{descriptor.name}-desc.yml": descriptor.sha256}
+    try:
+        here |= {file.name: file.sha256 for file in find_files(descriptor.files, workspace.inputs)}
+    except InputError as error:
+        yield str(error)
+        return
+    yield from _differences(Manifest.parse(wanted.like.in_manifest).by_path(), here, "input file")
+    recorded = {remote.dir for remote in Manifest.parse(wanted.like.in_manifest).remotes}
+    for name in sorted(recorded ^ {remote.dir for remote in plan.remotes}):
+        yield f"the remote '{name}' is {'recorded, but not in the descriptor' if name in recorded else 'not recorded'}"
+
+
+def _differences(recorded: Mapping[str, str], here: Mapping[str, str], what: str) -> Iterator[str]:
+    for name in sorted({*recorded, *here}):
+        if recorded.get(name) != here.get(name):
+            yield f"{what} '{name}': recorded {recorded.get(name, 'nothing')}, here {here.get(name, 'nothing')}"
+
+
+def _refuse(wanted: Wanted, problems: Sequence[str], missing: Sequence[Missing]) -> None:
+    if missing:
+        error = obtain.unavailable(missing)
+        if problems:
+            error = EnvironmentUnavailableError(
+                f"{error}\nNor are the inputs those of '{wanted.origin}':" + "\n  ".join(["", *problems]),
+                hint=error.hint)
+        raise error
+    if problems:
+        raise InputError(f"The inputs are not those of '{wanted.origin}':" + "\n  ".join(["", *problems]),
+                         hint=_HINT_INPUTS)
+
+
+def check_commits(wanted: Wanted, inputs: PreparedInputs) -> None:
+    """See that the remotes are at the recorded commits. Raises InputError, which names all that are not."""
+    if wanted.like is None:
+        return
+    recorded = {remote.dir: remote.commit for remote in Manifest.parse(wanted.like.in_manifest).remotes}
+    problems = list(_differences(recorded, {remote.dir: remote.commit for remote in inputs.remotes}, "remote"))
+    if problems:
+        raise InputError(f"The inputs are not those of '{wanted.origin}':" + "\n  ".join(["", *problems]),
+                         hint="Without -c the recorded commits are taken.")
