@@ -279,8 +279,7 @@ def _checked(check: Callable[[str], str], text: str, where: str) -> None:
 
 
 def _json(value: Any) -> str:
-    # DEL is printable to the standard library.
-    return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
 def _text_of(environment: Environment) -> str:
