@@ -40,14 +40,16 @@ _HINT = "Give directories that have them with --debs DIR, or a snapshot service 
 class Places:
     """Where to look for packages.
 
-    ``sources`` are deb lines as a guest has them, to which this machine is ``host_address``; ``snapshot`` is a
-    service's address; at ``snapshot_time`` (YYYYMMDDTHHMMSSZ) the sources are looked up there too. ``offline``: nobody
-    but this machine is asked. The distro's usual archives are asked over the proxy on ``mirror_host``, if there is one.
+    ``sources`` are deb lines as a guest has them, to which this machine is ``host_address``; ``find_sources`` gives
+    more of them, and is called if something is not on this machine. ``snapshot`` is a service's address; at
+    ``snapshot_time`` (YYYYMMDDTHHMMSSZ) the sources are looked up there too. ``offline``: nobody but this machine is
+    asked. The distro's usual archives are asked over the proxy on ``mirror_host``, if there is one.
     """
 
     pool: Pool | None
     directories: tuple[Path, ...] = ()
     sources: tuple[str, ...] = ()
+    find_sources: Callable[[], Sequence[str]] = tuple
     snapshot: str | None = None
     snapshot_time: str | None = None
     offline: bool = False
@@ -168,8 +170,10 @@ class _Search:
         if self.places.offline:
             self._note("no archive was asked (offline)")
             return
-        sources = whereabouts.read_sources(self.places.sources, self.places.host_address, progress.warn) \
-            if self.missing else []
+        if not self.missing:
+            return
+        lines = [*self.places.sources, *self.places.find_sources()]
+        sources = whereabouts.read_sources(lines, self.places.host_address, progress.warn)
         for number, source in enumerate(sources):
             self._ask(source, f"archive-{number}", guess=True)
         service = self.places.snapshot
