@@ -286,18 +286,23 @@ class Search:
             return
         self._expect(bound_for_one(len(self.names)), "")
         self._state(self._everything, FAILS, "everything together")
+        # What is found after a kind was looked through, by failures of other sets or against the guess that more never
+        # undoes a difference, opens other ways through the tree.
         done: dict[Kind, int] = {}
         while True:
             self._explain_all()
-            for kind in self._kinds():
-                # What was found since this kind was looked through, by failures of other sets or against the guess
-                # that more never undoes a difference, opens other ways through the tree.
-                if done.get(kind) != len(self.causes(kind)) + len(self.causes(FAILS)):
-                    self._enumerate(kind)
-                    done[kind] = len(self.causes(kind)) + len(self.causes(FAILS))
-                    break
-            else:
+            pending = [kind for kind in self._kinds() if done.get(kind) != self._ways(kind)]
+            if not pending:
                 return
+            for kind in pending:
+                before = len(self.results)
+                self._enumerate(kind)
+                done[kind] = self._ways(kind)
+                if len(self.results) > before:
+                    self._explain_all()
+
+    def _ways(self, kind: Kind) -> int:
+        return len(self.causes(kind)) + len(self.causes(FAILS))
 
     def _explain_all(self) -> None:
         """Name a cause for all that any build has shown."""
