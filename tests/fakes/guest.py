@@ -14,6 +14,7 @@ class TableGuest:
 
     user = "debian"
     label = "bookworm-amd64"
+    network = True
 
     def __init__(self, answers: Mapping[str, Result | Callable[[Sequence[str]], Result]]) -> None:
         self.answers = answers

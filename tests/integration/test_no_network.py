@@ -23,6 +23,8 @@ from tests.integration.test_gbuild import HEAD, descriptor, gbuild, report_of
 BACKENDS = [pytest.param("lxc", marks=pytest.mark.lxc), pytest.param("kvm", marks=pytest.mark.kvm)]
 KITS: dict[str, Any] = {"lxc": lxc_kit, "kvm": kvm_kit}
 
+FETCHED = "result/pkg-bookworm-amd64-fetched.json"
+
 #: Says of each way out whether something answered: TCP and UDP to HOST:PORT arguments, DNS, and (root only) ICMP.
 TRY = r"""
 use strict;
@@ -183,8 +185,17 @@ def test_the_same_outputs_with_and_without_however_the_guest_came_about(tmp_path
     path = descriptor(tmp_path, script, head=head)
     gbuild(tmp_path, images, str(path))
     outputs = sorted((one.name, one.read_bytes()) for one in (tmp_path / "build/out").iterdir())
+    fetched = json.loads((tmp_path / FETCHED).read_text())
     gbuild(tmp_path, images, "--no-network", str(path))
     expected = report_of(tmp_path)
+    # What came for the layer is on record with every build from it, and agrees with the environment manifest.
+    assert json.loads((tmp_path / FETCHED).read_text()) == {**fetched, "network": False} and fetched["network"]
+    lines = (tmp_path / "var/base-bookworm-amd64.manifest").read_text().splitlines()
+    manifest = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    urls = {one["url"].rpartition("/")[2]: one for one in fetched["fetched"]}
+    assert urls["hello_2.10-3_amd64.deb"]["sha256"] == manifest["hello_2.10-3_amd64.deb"]
+    assert urls["hello_2.10-3_amd64.deb"]["url"].endswith("/pool/main/h/hello/hello_2.10-3_amd64.deb")
+    assert urls["InRelease"]["url"].startswith("http") and urls["Packages"]["size"] > 2**20
     for more in (["--no-layers"], ["--skip-image"], ["--skip-cleanup", "--skip-image"], ["--skip-image"]):
         done = gbuild(tmp_path, images, "--no-network", *more, str(path))
         assert "Starting the last target again without a network" in done.stderr

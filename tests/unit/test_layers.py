@@ -20,11 +20,13 @@ from gitian.environment.indices import Index, SourceLine, parse_sources, remembe
 from gitian.environment.layers import VERSION, LayerRecord, LayerStore, intent_of, key_of, size_limit, size_of
 from gitian.errors import FetchError
 from gitian.formats.deblines import seen_from_here
+from gitian.formats.fetched import Fetched
 
 
 def record(intent: str = "i", size: int = 10, url: str = "http://a/InRelease", sha256: str = "0" * 64) -> LayerRecord:
     return LayerRecord(version=VERSION, backend="lxc", label="bookworm-amd64", intent=intent,
-                       indices=(Index(url=url, sha256=sha256),), manifest="m\n", size=size, made="for a test")
+                       indices=(Index(url=url, sha256=sha256),), manifest="m\n", size=size, made="for a test",
+                       fetched=(Fetched(url="http://a.example/a.deb", size=3, sha256="e" * 64, pooled=True),))
 
 
 def make(store: LayerStore, one: LayerRecord, used: int | None = None) -> Path:

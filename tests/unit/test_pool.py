@@ -21,6 +21,7 @@ import pytest
 
 from gitian.environment.pool import Supply, archives_of
 from gitian.errors import HostError
+from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import Limits, Result
 from gitian.host import pool_fetch
 from gitian.host.pool import Deb, Pool, find, parse_uris
@@ -507,6 +508,7 @@ class AptGuest:
 
     user = "debian"
     label = "bookworm-amd64"
+    network = True
 
     def __init__(self, root: Path, answer: str, *, contents: Mapping[str, bytes], status: int = 0) -> None:
         self.root = root
@@ -557,9 +559,10 @@ def line(one: Deb, address: str, path: str) -> str:
     return f"'{address}/{path}' {one.name} {one.size} SHA256:{one.sha256}\n"
 
 
-def install(guest: AptGuest, supply: Supply) -> list[str]:
+def install(guest: AptGuest, supply: Supply, record: list[Fetched] | None = None) -> list[str]:
     notes: list[str] = []
-    with supply.lay_in(guest, ["apt-get"], ["install", "hello"], env={}, note=notes.append) as more:
+    with supply.lay_in(guest, ["apt-get"], ["install", "hello"], env={}, note=notes.append,
+                       record=(record if record is not None else []).append) as more:
         guest.install(more)
     return notes
 
@@ -577,7 +580,12 @@ def test_a_guest_gets_its_packages_from_the_pool(pool: Pool, archive: tuple[str,
         seen.clear()
         guest = AptGuest(tmp_path / str(number), answer, contents=contents)
         (guest.archives / "local_1_all.deb").write_bytes(b"somebody's own")
-        notes = install(guest, supply)
+        record: list[Fetched] = []
+        notes = install(guest, supply, record)
+        assert [(one.url, one.size, one.sha256) for one in record] == [
+            (f"{inside}/hello.deb", len(HELLO), HELLO_DEB.sha256),
+            (f"{inside}/world.deb", len(WORLD), WORLD_DEB.sha256)]
+        assert [one.pooled for one in record] == [[False, False], [True, True], [False, True]][number]
         assert guest.downloads == []
         assert guest.installed == contents
         assert [path.name for path in guest.archives.iterdir()] == ["local_1_all.deb"]
@@ -612,7 +620,10 @@ def test_without_the_pool_apt_keeps_nothing_either(pool: Pool, tmp_path: Path, c
     answers = {"off": line(HELLO_DEB, "http://a.example", "hello.deb"), "fails": "", "nothing": "", "gibberish": "?\n"}
     guest = AptGuest(tmp_path / "guest", answers[case], contents={}, status=100 if case == "fails" else 0)
     supply = Supply(pool=None if case == "off" else pool, archives=("http://a.example",), host_address="10.0.2.2")
-    assert install(guest, supply) == []
+    record: list[Fetched] = []
+    assert install(guest, supply, record) == []
+    # Without a pool too, what apt fetched itself is on record.
+    assert [one.url for one in record] == (["http://a.example/hello.deb"] if case == "off" else [])
     assert guest.options == ["-o", "APT::Keep-Downloaded-Packages=false"]
 
 

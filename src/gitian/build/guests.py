@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from gitian.build import layer
-from gitian.build.install import installed
+from gitian.build.install import Installed, installed
 from gitian.build.layer import Prepared
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
@@ -51,7 +51,7 @@ def prepared(request: TargetRequest, *, anew: bool = False) -> Prepared:
     path = request.workspace.var / f"install{request.log_suffix}.log"
     done = False
 
-    def install(guest: Guest) -> str:
+    def install(guest: Guest) -> Installed:
         nonlocal done
         done = True
         with Log(path) as log:
@@ -65,7 +65,8 @@ def prepared(request: TargetRequest, *, anew: bool = False) -> Prepared:
         return ready
     guest = _reused(request)
     try:
-        return Prepared(manifest=install(guest), guest=guest)
+        packages = install(guest)
+        return Prepared(manifest=packages.manifest, fetched=packages.fetched, guest=guest)
     except BaseException:
         guest.close()
         raise

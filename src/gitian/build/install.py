@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
+from gitian.environment.lists import fetched_indices
 from gitian.environment.manifest import environment_manifest
 from gitian.environment.pool import Supply, archives_of
 from gitian.errors import EnvironmentUnavailableError, FetchError, GuestError
+from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import HOST_ADDRESS, Guest
 from gitian.host import pool, progress
 from gitian.images.lookup import BaseImage
@@ -24,18 +27,28 @@ _APT_PATIENCE = 60.0
 _APT_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
-def installed(guest: Guest, request: TargetRequest, log: Log) -> str:
-    """Bring the guest's packages into the state that is asked for, and say which ones they are: their manifest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """A guest's packages: the environment manifest, and what was fetched for them."""
+
+    manifest: str
+    fetched: tuple[Fetched, ...] = ()
+
+
+def installed(guest: Guest, request: TargetRequest, log: Log) -> Installed:
+    """Bring the guest's packages into the state that is asked for, and say which ones they are.
 
     Raises FetchError (apt failed), GuestError, EnvironmentUnavailableError (another environment than was asked for).
     """
+    fetched: list[Fetched] = []
     if request.exact is None:
-        _install(guest, request, log)
+        _install(guest, request, log, fetched.append)
+        fetched += fetched_indices(guest, request.source_lines)
     else:
         _check_packages(guest, request, log)
     _set_alternatives(guest, request, log)
     if request.exact is None:
-        _upgrade(guest, request, log)
+        _upgrade(guest, request, log, fetched.append)
     with progress.step("Creating package manifest"):
         manifest = environment_manifest(guest, _known_hashes(request.image))
     if request.exact is not None and manifest != request.exact.manifest():
@@ -43,7 +56,7 @@ def installed(guest: Guest, request: TargetRequest, log: Log) -> str:
             f"The guest of {request.target.label} has another environment than was asked for: "
             + _difference(request.exact.manifest(), manifest),
             hint=f"Remove '{request.image.path.parent}', so that its image is made again.")
-    return manifest
+    return Installed(manifest=manifest, fetched=tuple(sorted(set(fetched))))
 
 
 def _difference(wanted: str, found: str) -> str:
@@ -93,7 +106,7 @@ def _supply(request: TargetRequest) -> Supply:
                   host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS)
 
 
-def _install(guest: Guest, request: TargetRequest, log: Log) -> None:
+def _install(guest: Guest, request: TargetRequest, log: Log, record: Callable[[Fetched], None]) -> None:
     """Install what the descriptor asks for, in the order of the classic (COMPAT, 'In the guest')."""
     descriptor, supply = request.plan.descriptor, _supply(request)
     if descriptor.multiarch:
@@ -108,10 +121,10 @@ def _install(guest: Guest, request: TargetRequest, log: Log) -> None:
         _apt_update(guest, log)
     if descriptor.packages:
         with _logged("Installing additional packages", log):
-            _apt(guest, ["install", "--", *descriptor.packages], log, supply)
+            _apt(guest, ["install", "--", *descriptor.packages], log, supply, record)
     for repository in descriptor.repositories:
         with _logged(f"Installing additional packages from repository {repository.distribution}", log):
-            _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log, supply)
+            _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log, supply, record)
 
 
 def _set_alternatives(guest: Guest, request: TargetRequest, log: Log) -> None:
@@ -122,12 +135,12 @@ def _set_alternatives(guest: Guest, request: TargetRequest, log: Log) -> None:
                 _as_root(guest, ["update-alternatives", "--set", alternative.package, alternative.path], log)
 
 
-def _upgrade(guest: Guest, request: TargetRequest, log: Log) -> None:
+def _upgrade(guest: Guest, request: TargetRequest, log: Log, record: Callable[[Fetched], None]) -> None:
     """Upgrade the whole guest: the first time, and whenever it is asked for."""
     upgraded = guest.run(["test", "-e", _UPGRADED], user="root", check=False).status == 0
     if request.plan.options.upgrade or not upgraded:
         with _logged("Upgrading system, may take a while", log):
-            _apt(guest, ["dist-upgrade"], log, _supply(request))
+            _apt(guest, ["dist-upgrade"], log, _supply(request), record)
             _as_root(guest, ["mkdir", "-p", str(PurePosixPath(_UPGRADED).parent)], log)
             _as_root(guest, ["touch", _UPGRADED], log)
 
@@ -154,8 +167,8 @@ def _apt_update(guest: Guest, log: Log) -> None:
                           "layer of an earlier build can be used without asking the archive: 'gbuild --offline'.")
 
 
-def _apt(guest: Guest, words: list[str], log: Log, supply: Supply) -> None:
-    with supply.lay_in(guest, _APT, words, env=_APT_ENVIRONMENT, note=log.note) as more:
+def _apt(guest: Guest, words: list[str], log: Log, supply: Supply, record: Callable[[Fetched], None]) -> None:
+    with supply.lay_in(guest, _APT, words, env=_APT_ENVIRONMENT, note=log.note, record=record) as more:
         result = guest.run([*_APT, *more, *words], user="root", env=_APT_ENVIRONMENT, output=log, check=False)
         if result.status != 0:
             said = [line for line in log.tail(60) if line.startswith("E:")] or log.tail(8)

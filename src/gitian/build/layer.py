@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gitian.build.install import Installed
 from gitian.build.request import TargetRequest
 from gitian.environment import indices
 from gitian.environment.indices import Index, SourceLine
 from gitian.environment.layers import VERSION, Layer, LayerRecord, LayerStore, intent_of, size_of
 from gitian.errors import FetchError, GuestError
+from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import HOST_ADDRESS, FreezableGuest, FreezingBackend, Guest
 from gitian.host import progress
 
@@ -23,6 +25,7 @@ class Prepared:
     """What a build starts from: a layer, or (with ``guest``) a guest that has its packages already."""
 
     manifest: str
+    fetched: tuple[Fetched, ...] = ()
     layer: Path | None = None
     guest: Guest | None = None
 
@@ -32,7 +35,7 @@ def store_of(workspace_var: Path) -> LayerStore:
     return LayerStore(workspace_var / "layers")
 
 
-def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callable[[Guest], str], *,
+def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callable[[Guest], Installed], *,
             anew: bool = False) -> Prepared:
     """Find the layer that fits, or make it: ``start`` starts a clean guest, ``install`` gives it its packages.
 
@@ -50,22 +53,22 @@ def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callabl
     if wanted and not anew and (options.offline or not options.upgrade):
         layer = _usable(store, intent, offline=options.offline)
         if layer is not None:
-            return Prepared(manifest=layer.record.manifest, layer=layer.path)
+            return Prepared(manifest=layer.record.manifest, fetched=layer.record.fetched, layer=layer.path)
     if options.offline:
         raise FetchError(f"There is no layer for {request.target.label} to build from offline.",
                          hint="Build once without --offline (and without --no-layers).")
     guest = start()
     try:
-        manifest = install(guest)
+        done = install(guest)
         found = _indices(guest, sources, request) if wanted and sources is not None else None
         if found is None or not isinstance(guest, FreezableGuest):
-            return Prepared(manifest=manifest, guest=guest)
+            return Prepared(manifest=done.manifest, fetched=done.fetched, guest=guest)
     except BaseException:
         guest.close()
         raise
     with progress.step("Keeping the installed packages as a layer"):
-        layer = _freeze(guest, store, request, intent, found, manifest)
-    return Prepared(manifest=manifest, layer=layer.path)
+        layer = _freeze(guest, store, request, intent, found, done)
+    return Prepared(manifest=done.manifest, fetched=done.fetched, layer=layer.path)
 
 
 def _ingredients(request: TargetRequest) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def _indices(guest: Guest, sources: tuple[SourceLine, ...], request: TargetReque
 
 
 def _freeze(guest: FreezableGuest, store: LayerStore, request: TargetRequest, intent: str,
-            found: tuple[Index, ...], manifest: str) -> Layer:
+            found: tuple[Index, ...], done: Installed) -> Layer:
     descriptor = request.plan.descriptor
     with store.making() as (partial, finish):
         guest.freeze(partial)
@@ -128,5 +131,5 @@ def _freeze(guest: FreezableGuest, store: LayerStore, request: TargetRequest, in
             raise GuestError("The guest was to be frozen as a layer, and left nothing.")
         return finish(LayerRecord(
             version=VERSION, backend=request.backend.name, label=request.target.label, intent=intent, indices=found,
-            manifest=manifest, size=size_of(partial),
-            made=f"{descriptor.name}: {len(manifest.splitlines())} packages"))
+            manifest=done.manifest, fetched=done.fetched, size=size_of(partial),
+            made=f"{descriptor.name}: {len(done.manifest.splitlines())} packages"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitian.formats.environment import Environment
+from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import Backend
 from gitian.host.workspace import Workspace
 from gitian.images.lookup import BaseImage
@@ -19,7 +20,8 @@ class TargetRequest:
     """Everything that building one target needs.
 
     ``state`` is the directory whose var/ keeps the guest's state; logs are named with ``log_suffix``. With ``exact``,
-    the image holds that environment's packages already, and nothing else is to be installed.
+    the image holds that environment's packages already, and nothing else is to be installed; ``fetched`` is what was
+    fetched for it.
     """
 
     plan: BuildPlan
@@ -34,6 +36,7 @@ class TargetRequest:
     state: Path
     log_suffix: str = ""
     exact: Environment | None = None
+    fetched: tuple[Fetched, ...] = ()
 
     @property
     def source_lines(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
 from gitian.errors import BuildError, GuestError
+from gitian.formats import fetched
 from gitian.guest.isolation import check_isolation
 from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StoppableGuest
 from gitian.host import progress
@@ -32,8 +33,12 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     ``keep`` it still runs. That is so when the script failed too; after other errors nothing stays.
     """
     workspace, target = request.workspace, request.target
+    record = workspace.result / f"{request.plan.name}-{target.label}-fetched.json"
+    record.unlink(missing_ok=True)
     prepared, guest = opened(request)
     try:
+        write_atomically(record, fetched.to_json(target.label, request.plan.network,
+                                                 [*request.fetched, *prepared.fetched]))
         write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
         _copy_inputs(guest, request)
         try:

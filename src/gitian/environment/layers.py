@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gitian.environment.indices import Index
+from gitian.formats.fetched import Fetched, from_record
 from gitian.host import process
 from gitian.host.workspace import make_directory, remove_tree, write_atomically
 
 #: Changed whenever the way in which layers are made changes.
-VERSION = 1
+VERSION = 2
 
 #: All layers of a workspace together may be this large (bytes), unless $GITIAN_LAYERS_SIZE says otherwise (MiB).
 DEFAULT_LIMIT = 20 * 2**30
@@ -34,7 +35,8 @@ _RECORD = "record.json"
 class LayerRecord:
     """What is known of a layer: what it was made for (``intent``), with which indices, and what is installed in it.
 
-    ``size`` is in bytes as they lie on the disk; ``made`` the words of ``intent`` for people.
+    ``fetched`` is what came over the network for it; ``size`` is in bytes as they lie on the disk; ``made`` the words
+    of ``intent`` for people.
     """
 
     version: int
@@ -43,6 +45,7 @@ class LayerRecord:
     intent: str
     indices: tuple[Index, ...]
     manifest: str
+    fetched: tuple[Fetched, ...] = ()
     size: int
     made: str
 
@@ -210,7 +213,8 @@ def _read(path: Path, key: str) -> LayerRecord:
         intent=str(data["intent"]), indices=tuple(
             Index(url=str(index["url"]), sha256=str(index["sha256"]),
                   etag=str(index["etag"]), last_modified=str(index["last_modified"])) for index in data["indices"]),
-        manifest=str(data["manifest"]), size=int(data["size"]), made=str(data["made"]))
+        manifest=str(data["manifest"]), fetched=tuple(from_record(one) for one in data["fetched"]),
+        size=int(data["size"]), made=str(data["made"]))
     if record.version != VERSION or key_of(record.intent, record.indices) != key:
         raise ValueError("not a layer of this version, or not the one that its name says")
     return record

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from gitian.errors import HostError, OutputError
 from gitian.formats.deblines import deb_words, seen_from_here
+from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import Guest, Limits
 from gitian.host import pool_fetch, progress
 from gitian.host.pool import PRINT_URIS, Deb, Pool, PoolUse, parse_uris
@@ -43,32 +44,39 @@ class Supply:
 
     @contextlib.contextmanager
     def lay_in(self, guest: Guest, apt: Sequence[str], words: Sequence[str], *, env: Mapping[str, str],
-               note: Callable[[str], None]) -> Iterator[tuple[str, ...]]:
+               note: Callable[[str], None],
+               record: Callable[[Fetched], None] = lambda one: None) -> Iterator[tuple[str, ...]]:
         """Give the guest what ``apt words`` would download; the block, which runs it, gets further options for it.
 
-        ``note`` is told where packages come from. Raises GuestError.
+        ``note`` is told where packages come from, ``record`` each of them once it is there. Raises GuestError.
         """
-        if self.pool is None:
-            yield _KEEP_NOTHING
-            return
         asked = guest.run([*apt, *PRINT_URIS, *words], user="root", env=env, check=False, limit=_LIMIT)
         debs = parse_uris(asked.stdout.decode(errors="replace")) if asked.status == 0 else None
         if not debs:  # nothing to download, or apt has a complaint, which is its own to make
+            if debs is None and asked.status == 0:
+                progress.warn("What apt would download cannot be read, so that no record is kept of it.")
             yield _KEEP_NOTHING
             return
         with contextlib.ExitStack() as stack:
             try:
-                use = stack.enter_context(self.pool.using())
+                use = stack.enter_context(self.pool.using()) if self.pool is not None else None
             except HostError as error:
                 progress.warn(str(error))
+                use = None
+            if use is None:
                 yield _KEEP_NOTHING
+                _tell(record, debs, frozenset())
                 return
-            laid = self._lay(guest, debs, use, note)
+            pooled, fetched = self._lay(guest, debs, use, note)
+            laid = pooled | fetched
             yield ()
+            _tell(record, debs, pooled)
             _collect(guest, [deb for deb in debs if deb not in laid], use)
             guest.run(["rm", "-f", "--", *(deb.name for deb in debs)], user="root", cwd=str(_ARCHIVES))
 
-    def _lay(self, guest: Guest, debs: Sequence[Deb], use: PoolUse, note: Callable[[str], None]) -> set[Deb]:
+    def _lay(self, guest: Guest, debs: Sequence[Deb], use: PoolUse,
+             note: Callable[[str], None]) -> tuple[set[Deb], set[Deb]]:
+        """Lay packages before the guest's apt: those that the pool had, and those that were fetched into it."""
         directory = use.room / "archives"
         directory.mkdir()
         taken = use.take(debs, directory)
@@ -79,7 +87,7 @@ class Supply:
         note(f"Packages: {len(taken)} from the pool, {len(fetched)} fetched into it, {rest} left to apt")
         if taken or fetched:
             guest.put(directory, _ARCHIVES, user="root")
-        return taken | fetched
+        return taken, fetched
 
     def url_here(self, uri: str) -> str | None:
         """Where this machine gets what a guest's apt calls ``uri``; None for what it should not ask for.
@@ -103,6 +111,11 @@ def archives_of(lines: Sequence[str]) -> tuple[str, ...]:
         if len(words) > 2 and urlsplit(words[1]).scheme in ("http", "https"):
             found.append(words[1])
     return tuple(dict.fromkeys(found))
+
+
+def _tell(record: Callable[[Fetched], None], debs: Sequence[Deb], pooled: Set[Deb]) -> None:
+    for deb in debs:
+        record(Fetched(url=deb.uri, size=deb.size, sha256=deb.sha256, pooled=deb in pooled))
 
 
 def _collect(guest: Guest, debs: Sequence[Deb], use: PoolUse) -> None:
