@@ -31,6 +31,7 @@ class Service:
     seen: list[str] = field(default_factory=list)
     sent: int = 0
     redirect: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
 
     def add(self, deb: Path, name: str, version: str, arch: str) -> None:
         """Have a package."""
@@ -123,6 +124,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, status: int, data: bytes, length: int | None = None) -> None:
         self.send_response(status)
+        for name, value in self.service.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data) if length is None else length))
         self.end_headers()
         self.wfile.write(data)

@@ -41,8 +41,9 @@ def fetch(orders: Sequence[Order], use: PoolUse, directory: Path) -> set[Deb]:
 
     good = set()
     # The largest first, so that none is left alone at the end.
-    for order, came in side_by_side(sorted(orders, key=lambda order: -order.deb.size), work):
-        if came:
-            use.keep(directory / order.deb.name, order.deb)
-            good.add(order.deb)
+    with contextlib.closing(side_by_side(sorted(orders, key=lambda order: -order.deb.size), work)) as results:
+        for order, came in results:
+            if came:
+                use.keep(directory / order.deb.name, order.deb)
+                good.add(order.deb)
     return good

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
@@ -23,11 +23,22 @@ LARGEST = 2**29
 _PIECE = 2**17
 _PATIENCE = 30.0  # seconds without a byte
 _SLOWEST = 10_000  # bytes per second; what is slower than that is given up
-_TRIES = 3  # of which one may be lost to a connection that the server had enough of
+# Seconds before each new attempt; the first may be lost to a connection that the server had enough of.
+_PAUSES = (0.0, 2.0)
+_LONGEST_PAUSE = 30.0  # whatever a busy server asks for
 _REDIRECTIONS = 6
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+
+
+class _Busy(OSError):
+    """A server that asks for patience (RFC 9110, 10.2.3: Retry-After, here in seconds only)."""
+
+    def __init__(self, status: int, after: str | None) -> None:
+        super().__init__(f"it answers {status}")
+        said = float(after) if after is not None and after.isascii() and after.isdigit() and len(after) < 9 else 0.0
+        self.after = min(said, _LONGEST_PAUSE)
 
 
 class Stopped(Exception):
@@ -61,7 +72,7 @@ class Client:
     def get(self, url: str) -> http.client.HTTPResponse:
         """The answer, whatever its status, after redirections. It is read to its end, or :meth:`drop` is called.
 
-        Raises OSError, HTTPException, ValueError.
+        Raises Refused, OSError, HTTPException, ValueError.
         """
         own = is_own(urlsplit(url).hostname or "")
         for _ in range(_REDIRECTIONS):
@@ -72,7 +83,7 @@ class Client:
             if len(answer.read(_PIECE)) == _PIECE:
                 self.drop()
             url = urljoin(url, to)
-        raise OSError("it redirects too often")
+        raise Refused("it redirects too often")
 
     def save(self, url: str, path: Path, *, sha256: str, size: int | None = None, limit: int = LARGEST,
              progress: Callable[[int], object] = lambda count: None) -> None:
@@ -112,8 +123,10 @@ class Client:
 
     def _patiently(self, attempt: Callable[[], Found]) -> Found:
         """What an attempt comes to; one that may succeed the next time is made again. Raises Refused, Stopped."""
-        why = "it does not answer"
-        for _ in range(_TRIES):
+        why, after = "it does not answer", 0.0
+        for pause in (*_PAUSES, None):
+            if self.stop.is_set():
+                raise Stopped
             try:
                 return attempt()
             except Refused as error:
@@ -126,8 +139,9 @@ class Client:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.drop()
                 why = str(error).strip() or type(error).__name__
-            if self.stop.is_set():
-                raise Stopped
+                after = error.after if isinstance(error, _Busy) else 0.0
+            if pause is not None:
+                self.stop.wait(max(pause, after))
         raise Refused(why, silent=True)
 
     def _pieces(self, url: str, limit: int) -> Iterator[bytes]:
@@ -135,7 +149,7 @@ class Client:
         :meth:`get`."""
         answer = self.get(url)
         if answer.status in (408, 425, 429) or answer.status >= 500:
-            raise OSError(f"it answers {answer.status}")
+            raise _Busy(answer.status, answer.headers.get("Retry-After"))
         if answer.status != 200:
             raise Refused(f"it answers {answer.status}", clean=len(answer.read(_PIECE)) < _PIECE)
         said, came = answer.length, 0
@@ -159,7 +173,7 @@ class Client:
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         headers = {"User-Agent": "gitian", "Accept-Encoding": "identity"}
         if parts.scheme not in ("http", "https") or parts.hostname is None or parts.username is not None:
-            raise OSError("it leads to something that is not on the web")
+            raise Refused("it leads to something that is not on the web")
         proxy = self._proxy(parts)
         if proxy is not None and parts.scheme == "http":
             target = urlunsplit(parts._replace(fragment=""))
@@ -189,14 +203,16 @@ class Client:
         # an archive would reach what the guest itself may not.
         if not own and is_own(connection.sock.getpeername()[0]):
             connection.close()
-            raise OSError("it leads to this machine's own services")
+            raise Refused("it leads to this machine's own services")
         return connection
 
 
-def side_by_side(items: Sequence[Item], work: Callable[[Item, Client], Found]) -> Iterator[tuple[Item, Found]]:
+def side_by_side(items: Sequence[Item],
+                 work: Callable[[Item, Client], Found]) -> Generator[tuple[Item, Found], None, None]:
     """Do ``work`` for every item, several at a time, each with a client of its thread; results as they come.
 
-    Whoever stops listening (Ctrl-C) waits for no server: the threads are daemons whose clients are told to stop.
+    Whoever stops listening (Ctrl-C) closes it and waits for no server: the threads are daemons whose clients are told
+    to stop.
     """
     todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for item in items:

@@ -28,9 +28,11 @@ from gitian.images.sources import Source
 from gitian.images.whereabouts import Candidate, Whereabouts
 
 #: After so many requests in a row to one server that came to nothing, it is asked no more.
-_GIVE_UP = 6
+_GIVE_UP = 10
 #: A list of missing packages longer than this states hashes in short.
 _MANY = 10
+#: Then no more than so many of the places that were tried are said of each.
+_LAST = 3
 
 _HINT = "Give directories that have them with --debs DIR, or a snapshot service with --snapshot URL or " \
         "$GITIAN_SNAPSHOT. 'gitian environment fetch' keeps what is found, for later."
@@ -80,12 +82,16 @@ class Obtained:
 def obtain(packages: Sequence[InstalledPackage], places: Places, destination: Path, scratch: Path) -> Obtained:
     """Put the files of packages into ``destination``, under apt's names, and what is new into the pool.
 
-    The two directories are the caller's own; in ``scratch`` rubbish is left. Raises InputError: a given directory is
-    none; HostError: no room; MissingToolError: no apt, where an archive is to be asked.
+    The two directories are the caller's own; in ``scratch`` rubbish is left. Of different packages whose files have
+    one name only the first is looked for. Raises InputError: a given directory is none; HostError: no room.
     """
     destination.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    wanted = list(dict.fromkeys(packages))
+    by_name: dict[str, InstalledPackage] = {}
+    for package in packages:
+        by_name.setdefault(package.file_name, package)
+    wanted = list(by_name.values())
+    twins = [package for package in dict.fromkeys(packages) if by_name[package.file_name] != package]
     shelves.clear(destination, wanted)
     with contextlib.ExitStack() as stack:
         use = stack.enter_context(places.pool.using()) if places.pool is not None else None
@@ -94,8 +100,9 @@ def obtain(packages: Sequence[InstalledPackage], places: Places, destination: Pa
         search.run()
     return Obtained(
         files={package: destination / package.file_name for package in wanted if package not in set(search.missing)},
-        missing=tuple(Missing(package=package, tried=tuple(search.tried.get(package, ())))
-                      for package in search.missing),
+        missing=(*(Missing(package=package, tried=tuple(search.tried.get(package, ()))) for package in search.missing),
+                 *(Missing(package=package, tried=("another package of that name and version is wanted too",))
+                   for package in twins)),
         fetched=tuple(sorted(search.fetched)))
 
 
@@ -115,7 +122,8 @@ def unavailable(missing: Sequence[Missing]) -> EnvironmentUnavailableError:
         package = one.package
         digest = package.sha256 if len(missing) <= _MANY else package.sha256[:16] + "..."
         lines.append(f"  {package.name} {package.version} ({package.architecture}), sha256 {digest}")
-        lines += [f"    {text}" for text in one.tried if text not in common]
+        own = [text for text in one.tried if text not in common]
+        lines += [f"    {text}" for text in (own if len(missing) <= _MANY else own[-_LAST:])]
     if common:
         lines += ["What was tried for " + ("both:" if len(missing) == 2 else "all of them:"),
                   *(f"    {text}" for text in common)]
@@ -243,7 +251,10 @@ class _Search:
             return
         require_room(self.room, sum(sizes.values()) + RESERVE, "packages of an environment")
         found = set()
-        with progress.bar(f"Fetching packages ({len(todo)} to be had)", sum(sizes.values()) or None) as advance:
+        with contextlib.ExitStack() as stack:
+            advance = stack.enter_context(
+                progress.bar(f"Fetching packages ({len(todo)} to be had)", sum(sizes.values()) or None))
+
             def work(package: InstalledPackage, client: Client) -> tuple[Candidate | None, list[str]]:
                 try:
                     candidates = known.get(package) or (lookup(package, client) if lookup is not None else [])
@@ -254,12 +265,16 @@ class _Search:
                     try:
                         self._bring(package, candidate, client, advance)
                         return candidate, []
-                    except (Refused, Stopped) as error:
+                    except Refused as error:
                         reasons.append(f"{candidate.url}: {error}")
+                    except Stopped:
+                        break
                 return None, reasons
 
             # The largest first, so that none is left alone at the end.
-            for package, (candidate, reasons) in side_by_side(sorted(todo, key=lambda one: -sizes[one]), work):
+            results = stack.enter_context(
+                contextlib.closing(side_by_side(sorted(todo, key=lambda one: -sizes[one]), work)))
+            for package, (candidate, reasons) in results:
                 if candidate is None:
                     self._note_all(package, reasons)
                     continue

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from gitian.errors import FetchError, ProgramError, UsageError
+from gitian.errors import FetchError, MissingToolError, ProgramError, UsageError
 from gitian.formats.deblines import deb_words, seen_from_here
 from gitian.formats.image_record import InstalledPackage
 from gitian.host.web import is_own
@@ -83,7 +83,7 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
         warn: Callable[[str], None]) -> None:
     """Look packages up in the index of one archive; with ``guess`` also where other versions of them lie.
 
-    An archive that cannot be asked is a warning. Raises MissingToolError: there is no apt.
+    An archive that cannot be asked, also where there is no apt to ask it, is a warning.
     """
     # An index for any architecture lists what is for all of them.
     architectures = sorted({package.architecture for package in packages} - {"all"}) or ["amd64"]
@@ -106,7 +106,7 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
                             known.exact.setdefault(package, []).append(candidate)
                     if entry.get("Package"):
                         others.setdefault(entry["Package"], []).append(entry)
-        except (FetchError, ProgramError) as error:
+        except (FetchError, MissingToolError, ProgramError) as error:
             warn(f"'{source.name}' cannot be asked for {architecture}: {error}")
             known.remark((package for package in packages if package.architecture in (architecture, "all")),
                           f"{source.name}: it cannot be asked")
