@@ -166,6 +166,18 @@ def test_nothing_leaves_whatever_root_in_the_guest_does(backend: str, tmp_path: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_no_socket_to_the_hypervisor_either(backend: str, tmp_path: Path, images: Path) -> None:
+    workspace = tmp_path / "ws"
+    (workspace / "var").mkdir(parents=True)
+    attempt = f"socket(my $one, {int(socket.AF_VSOCK)}, SOCK_STREAM, 0) and die 'open'; print $! + 0"
+    with KITS[backend].running(workspace, images, network=False) as guest:
+        assert not guest.network
+        assert guest.run(["perl", "-MSocket", "-e", attempt], user="root").stdout == b"97"
+        # Otherwise it is a guest like any other: what it does with sockets of its own it can do.
+        assert guest.run(["perl", "-MSocket", "-e", "socket(my $one, AF_UNIX, SOCK_STREAM, 0) or die $!"]).status == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_probe_can_tell(backend: str, tmp_path: Path, images: Path) -> None:
     """In a guest with a network the same probe finds it."""
     workspace = tmp_path / "ws"

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from gitian.errors import GuestError
-from gitian.guest import isolation, network, qemu
+from gitian.guest import isolation, lxc_config, network, qemu
 from gitian.guest.protocol import Guest, Result
 from tests.unit.test_qemu import MACHINE, after
 
@@ -98,3 +98,13 @@ def test_a_container_has_a_loopback_and_no_more_whatever_bridge_there_is(tmp_pat
     assert chosen.config == ("lxc.net.0.type = empty",) and not chosen.slirp
     assert chosen.addresses.splitlines() == ["link set lo up"]
     assert chosen.resolv_conf == network.choose({}).resolv_conf
+
+
+def test_a_containers_profile_refuses_what_is_in_no_namespace() -> None:
+    """One rule per line (lxc.container.conf(5)): socket(2) fails with EAFNOSUPPORT if its argument 0 is AF_VSOCK."""
+    import errno
+    import socket
+
+    lines = lxc_config.cut_off("2\ndenylist\n[all]\nkexec_load errno 1").splitlines()
+    assert lines[:-1] == ["2", "denylist", "[all]", "kexec_load errno 1"]
+    assert lines[-1] == f"socket errno {errno.EAFNOSUPPORT} [0,{int(socket.AF_VSOCK)},SCMP_CMP_EQ]"

@@ -246,8 +246,14 @@ class LxcBackend:
             make_directory(session.RUN)
             run.mkdir(mode=0o711)
             root = run / "root"
+            profile = lxc_config.seccomp_profile()
+            if not request.network:
+                text = lxc_config.cut_off(profile.read_text(encoding="utf-8"))
+                profile = run / "seccomp"
+                profile.write_text(text, encoding="utf-8")
             config = lxc_config.render(lxc_config.ConfigRequest(
-                root=root, arch=request.arch, ids=ids, network=chosen, allow_sudo=request.allow_sudo))
+                root=root, arch=request.arch, ids=ids, network=chosen, allow_sudo=request.allow_sudo),
+                seccomp=profile)
             (run / "config").write_text(config)
             (run / "addresses").write_text(chosen.addresses)
             guest = starting.launch(execute, chosen, layer)
