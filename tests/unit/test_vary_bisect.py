@@ -153,6 +153,18 @@ def test_environments_that_cannot_be_made_are_worked_around(culprit: int, needs:
         assert all(steps.made[part] in (Outcome.LIKE_A, Outcome.UNRESOLVED) for part in smaller)
 
 
+@pytest.mark.parametrize(("culprit", "needs"), [
+    (40, [(20, 100)]),  # the order stands in the way: all prefixes between 20 and 100
+    (20, [(20, 100)]),  # the culprit cannot do without another
+    (60, [(20, 100), (99, 21)]),  # neither the order nor its reverse can be made
+])
+def test_working_around_takes_far_fewer_builds_than_packages(culprit: int, needs: list[tuple[int, int]]) -> None:
+    changes = upgrades(150)
+    found = bisect(changes, flipped_by(changes, [culprit], needs=needs))
+    assert places(found) == {frozenset([culprit, *(other for one, other in needs if one == culprit)])}
+    assert found.builds <= 150 // 3
+
+
 def test_what_cannot_be_looked_at_is_said() -> None:
     changes = upgrades(16)
     found = bisect(changes, flipped_by(changes, [5], needs=[(11, 5)]))

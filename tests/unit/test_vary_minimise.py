@@ -267,12 +267,27 @@ def test_progress_never_rises_without_news(causes: list[tuple[str, Chosen]], fai
         assert after.remaining_at_most < before.remaining_at_most or after.news
 
 
-def test_random_outputs_do_not_keep_it_for_ever() -> None:
-    chance = random.Random(3)
+def test_without_a_budget_there_is_an_end_all_the_same() -> None:
+    # Any three of 24 do it: 2024 causes, which nobody waits for.
     names = [f"v{at}" for at in range(24)]
-    builds = Builds(lambda chosen: Result(changed={"out": "x"} if chance.random() < 0.5 else {}))
-    found = minimise(names, builds, known={frozenset(names): Result(changed={"out": "x"})})
-    assert found.builds <= 256
+    found = minimise(names, Builds(lambda chosen: Result(changed={"out": "x"} if len(chosen) >= 3 else {})))
+    assert found.builds == 256 and found.unfinished and "random" in found.unfinished
+    assert found.causes and all(len(cause.variations) == 3 for cause in found.causes)
+
+
+def test_a_second_output_costs_no_build_that_the_first_has_paid_for() -> None:
+    # All; the first 8, 4, 2, 1 (which is 'v0' alone). That the first 2 change 'log' and 'v0' does not is known by then:
+    # 'v1' alone is left to try. Then all without either.
+    found = minimise([f"v{at}" for at in range(16)], planted([("out", ["v0"]), ("log", ["v1"])]))
+    assert found.finished and len(found.causes) == 2
+    assert found.builds == 1 + 4 + 1 + 2
+
+
+def test_what_is_within_a_set_known_to_be_equal_is_not_built_to_look_for_more() -> None:
+    builds = planted([("out", "ab"), ("out", "ac")])
+    minimise(NAMES, builds)
+    assert frozenset(NAMES) - {"a"} in builds.made
+    assert frozenset(NAMES) - {"a", "b"} not in builds.made and frozenset(NAMES) - {"a", "c"} not in builds.made
 
 
 # Budgets
