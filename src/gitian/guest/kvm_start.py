@@ -18,7 +18,7 @@ from pathlib import Path
 from gitian.errors import BusyError, GitianError, GuestError, HostError, ImageError, ProgramError, UsageError
 from gitian.guest import acceleration, kvm_state, qemu, session, ssh
 from gitian.guest.kvm_state import LayerFiles, Saved
-from gitian.guest.protocol import StartRequest
+from gitian.guest.protocol import MachineChanges, StartRequest
 from gitian.guest.qemu import Machine
 from gitian.guest.qmp import Qmp, listen
 from gitian.guest.session import Session
@@ -106,7 +106,9 @@ def start(request: StartRequest, lost: Callable[[process.Popen[bytes]], ssh.Lost
 
 def _saved(request: StartRequest, machine: Machine) -> Saved | None:
     """The machine that a layer keeps, if it can be gone on with."""
-    saved = kvm_state.read(request.layer) if request.layer is not None else None
+    if request.layer is None or request.machine is not None:
+        return None
+    saved = kvm_state.read(request.layer)
     if saved is not None and (why := saved.differs(machine)):
         progress.say(f"The layer keeps a machine with {why}: its disk is booted.")
         return None
@@ -205,10 +207,12 @@ def plan(request: StartRequest) -> Machine:
                                  fallback=place.console.parent)
     if chosen.why:
         _warn_of_emulation(chosen.why)
+    other = request.machine or MachineChanges()
     return Machine(
-        program=program, name="", accel=chosen.name, memory=request.memory, processors=request.processors,
-        kernel=kernel, initrd=None, overlay=place.overlay(request.suite, request.arch),
-        disk_size=0, console=place.console, qmp=-1, port=0,
+        program=program, name="", accel=chosen.name, memory=other.memory or request.memory,
+        processors=other.processors or request.processors, cpu=other.cpu, kernel=other.kernel or kernel,
+        initrd=None, overlay=place.overlay(request.suite, request.arch), disk_size=0,
+        console=place.console, qmp=-1, port=0,
         # A parent's death is that of the thread that started it (prctl(2)): only the main one lives as long as we do.
         network=request.network, tied=not request.keep and _in_main_thread())
 
@@ -279,7 +283,8 @@ def _write_private(place: Place, key: ssh.Key) -> None:
 def _write_initrd(place: Place, request: StartRequest, key: ssh.Key, host_key: ssh.Key) -> None:
     handover = qemu.handover(host_key=host_key.private, host_key_public=host_key.public, authorized_key=key.public,
                              time=int(time.time()))
-    with kvm_state.new_file(place.initrd) as whole, request.image.with_suffix(".initrd").open("rb") as base:
+    initrd = (request.machine.initrd if request.machine is not None else None) or request.image.with_suffix(".initrd")
+    with kvm_state.new_file(place.initrd) as whole, initrd.open("rb") as base:
         shutil.copyfileobj(base, whole)
         whole.write(bytes(-whole.tell() % 512))
         whole.write(handover)

@@ -44,6 +44,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineChanges:
+    """A virtual machine other than the usual one (gitian vary); None is as usual. It boots: none goes on from a saved
+    state. ``cpu`` is qemu's word for a model and its features; ``memory`` in MiB."""
+
+    cpu: str | None = None
+    kernel: Path | None = None
+    initrd: Path | None = None
+    memory: int | None = None
+    processors: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
     """What a new guest is made of.
 
@@ -51,7 +63,8 @@ class StartRequest:
     root, whose var/ keeps the guest's state; ``memory`` is in MiB; ``keep`` asks for a guest that outlives this
     process, to be found again by ``attach``; ``fresh`` False means: reuse the overlay of the last target if there is
     one (--skip-image). ``layer`` is a directory that :class:`FreezableGuest` filled, over the same image. Without
-    ``network`` the guest reaches nothing, whatever it does, and nothing reaches it but its backend.
+    ``network`` the guest reaches nothing, whatever it does, and nothing reaches it but its backend. ``machine`` is for
+    virtual machines alone: a container has none.
     """
 
     suite: str
@@ -66,6 +79,7 @@ class StartRequest:
     fresh: bool = True
     layer: Path | None = None
     network: bool = True
+    machine: MachineChanges | None = None
     host_address: str = HOST_ADDRESS
     environment: Mapping[str, str] = field(default_factory=dict)  # of the host: LXC_BRIDGE, KVM, VM_SSH_PORT ...
 

@@ -47,6 +47,8 @@ class Machine:
     incoming: int | None = None
     #: Whether the guest reaches anything outside qemu. No part of a saved state: a machine goes on with or without.
     network: bool = True
+    #: The processor's model and features, in place of the usual.
+    cpu: str | None = None
 
 
 def program(arch: str, environment: Mapping[str, str]) -> list[str]:
@@ -69,13 +71,13 @@ def value(text: str | Path) -> str:
     return str(text).replace(",", ",,")
 
 
-def accelerated(accel: str) -> list[str]:
-    """The options that say who executes the guest's instructions."""
+def accelerated(accel: str, cpu: str | None = None) -> list[str]:
+    """The options that say who executes the guest's instructions, and as which processor."""
     if accel == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
+        return ["-accel", "kvm", "-cpu", cpu or "host"]
     # Linux 6.12 with several processors dies at one start in six when qemu 7.2 emulates 'lock cmpxchg16b', which its
     # allocator uses where it is; Linux 6.1 does not. No program of a distribution's baseline needs the instruction.
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off"]
+    return ["-accel", "tcg,thread=multi", "-cpu", cpu or "max,cx16=off"]
 
 
 def argv(machine: Machine) -> list[str]:
@@ -89,7 +91,7 @@ def argv(machine: Machine) -> list[str]:
         *machine.program, "-name", f"guest={value(machine.name)}",
         "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-vga", "none",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-machine", f"{machine.kind},vmport=off", *accelerated(machine.accel),
+        "-machine", f"{machine.kind},vmport=off", *accelerated(machine.accel, machine.cpu),
         "-m", str(machine.memory), "-smp", str(machine.processors), "-rtc", "base=utc",
         "-kernel", str(machine.kernel), *(["-initrd", str(machine.initrd)] if machine.initrd is not None else []),
         "-append", COMMAND_LINE,
