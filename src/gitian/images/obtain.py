@@ -32,7 +32,7 @@ _GIVE_UP = 10
 #: A list of missing packages longer than this states hashes in short.
 _MANY = 10
 #: Then no more than so many of the places that were tried are said of each.
-_LAST = 3
+_LAST = 4
 
 _HINT = "Give directories that have them with --debs DIR, or a snapshot service with --snapshot URL or " \
         "$GITIAN_SNAPSHOT. 'gitian environment fetch' keeps what is found, for later."
@@ -168,6 +168,7 @@ class _Search:
     tried: dict[InstalledPackage, list[str]] = field(default_factory=dict)
     fetched: list[Fetched] = field(default_factory=list)
     servers: _Servers = field(default_factory=_Servers)
+    in_vain: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         if self.use is not None:
@@ -232,18 +233,18 @@ class _Search:
             whereabouts.ask(source, self.missing, self.scratch / name, found, guess=guess, warn=progress.warn)
         for package in self.missing:
             self._note_all(package, found.remarks.get(package, ()))
-        self._fetch({package: [*found.exact.get(package, ()), *found.guesses.get(package, ())]
-                     for package in self.missing})
+        self._fetch(source.name, {package: [*found.exact.get(package, ()), *found.guesses.get(package, ())]
+                                  for package in self.missing})
 
     def _from_service(self, service: str) -> None:
         def lookup(package: InstalledPackage, client: Client) -> list[Candidate]:
             with self.servers.asking(service):
                 return snapshot.find(package, service, client)
 
-        self._fetch(dict.fromkeys(self.missing), lookup, service)
+        self._fetch(service, dict.fromkeys(self.missing), lookup)
 
-    def _fetch(self, known: Mapping[InstalledPackage, Sequence[Candidate] | None],
-               lookup: Callable[[InstalledPackage, Client], list[Candidate]] | None = None, service: str = "") -> None:
+    def _fetch(self, who: str, known: Mapping[InstalledPackage, Sequence[Candidate] | None],
+               lookup: Callable[[InstalledPackage, Client], list[Candidate]] | None = None) -> None:
         """Fetch packages from the first of their candidates that has them; those of None are looked up first."""
         todo = [package for package in self.missing if known.get(package) or lookup is not None]
         sizes = {package: next((one.size for one in known.get(package) or () if one.size), 0) for package in todo}
@@ -259,16 +260,22 @@ class _Search:
                 try:
                     candidates = known.get(package) or (lookup(package, client) if lookup is not None else [])
                 except (Refused, Stopped) as error:
-                    return None, [f"{service}: {error}"]
-                reasons = [] if candidates else [f"{service}: it does not have it for {package.architecture}"]
+                    return None, [f"{who}: {error}"]
+                reasons = [] if candidates else [f"{who}: it does not have it for {package.architecture}"]
                 for candidate in candidates:
+                    if candidate.url in self.in_vain:  # pockets of one archive lead to the same places
+                        continue
                     try:
                         self._bring(package, candidate, client, advance)
                         return candidate, []
                     except Refused as error:
-                        reasons.append(f"{candidate.url}: {error}")
+                        self.in_vain.add(candidate.url)
+                        if not candidate.guess or "404" not in str(error):
+                            reasons.append(f"{candidate.url}: {error}")
                     except Stopped:
                         break
+                if any(candidate.guess for candidate in candidates):
+                    reasons.append(f"{who}: nor is it at the usual place of its pool, or beside other versions")
                 return None, reasons
 
             # The largest first, so that none is left alone at the end.

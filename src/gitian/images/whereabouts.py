@@ -10,7 +10,7 @@ import contextlib
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -33,11 +33,15 @@ _PATH = re.compile(r"[ -~]{1,4096}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A place where a package may be: a URL, or a file of this machine. ``size`` in bytes, None when not known."""
+    """A place where a package may be: a URL, or a file of this machine. ``size`` in bytes, None when not known.
+
+    A ``guess`` is one that nobody has named.
+    """
 
     url: str
     size: int | None = None
     path: Path | None = None
+    guess: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,5 +180,5 @@ def _guesses(source: Source, package: InstalledPackage, others: Sequence[Mapping
         with contextlib.suppress(ValueError):
             candidate = _candidate(source, path)
             if candidate is not None:
-                found.append(candidate)
+                found.append(replace(candidate, guess=True))
     return list(dict.fromkeys(found))[:_GUESSES]
