@@ -82,6 +82,10 @@ def runs(left: Blob, right: Blob, budget: Budget, limit: int) -> list[tuple[int,
         for low in range(0, len(one), 256):
             if one[low:low + 256] == other[low:low + 256]:
                 continue
+            if found and base + low - found[-1][1] < _GAP and found[-1][1] - found[-1][0] > _PIECE:
+                # Nothing is alike here: where exactly each byte of it differs is of no interest any more.
+                found[-1] = found[-1][0], base + min(low + 256, len(one))
+                continue
             for at in range(low, min(low + 256, len(one), len(other))):
                 if one[at] != other[at]:
                     if found and base + at - found[-1][1] < _GAP:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from gitian.vary import moments
@@ -121,6 +122,8 @@ class Detective:
             return
         if moments.told_by(one, self.a) and moments.told_by(other, self.b):
             yield clue(Cause.TIME, True)
+        elif one.text.isdigit() and None not in (self.a.time, self.b.time):
+            return  # any number may look like seconds; what the clocks said is known, and it is not that
         elif not zones and (one.daily or (one.width <= 86400 and min(one.naive, other.naive) >= 10**8)):
             yield clue(Cause.TIME, False)
 
@@ -136,6 +139,10 @@ class Detective:
                        sure=True)
 
     def _by_looks(self, left: str, right: str, span: _Span) -> Iterator[Clue]:
+        if self._pids(left, right, span):
+            yield Clue(cause=Cause.PID, left=_word(left, span.i, span.i_end), right=_word(right, span.j, span.j_end),
+                       sure=False)
+            return
         for cause, pattern, alike in _LOOKS:
             one = _touching(_matches(pattern, left), span.i, span.i_end)
             other = _touching(_matches(pattern, right), span.j, span.j_end)
@@ -146,10 +153,7 @@ class Detective:
                 yield Clue(cause=cause, left=one[0][2], right=other[0][2], sure=known)
                 return
         one_text, other_text = left[span.i:span.i_end], right[span.j:span.j_end]
-        if self._pids(left, right, span):
-            yield Clue(cause=Cause.PID, left=_word(left, span.i, span.i_end), right=_word(right, span.j, span.j_end),
-                       sure=False)
-        elif None not in (self.a.locale, self.b.locale) and self.a.locale != self.b.locale:
+        if None not in (self.a.locale, self.b.locale) and self.a.locale != self.b.locale:
             comma = {one_text, other_text} == {".", ","}
             if comma or (_is_words(one_text) and _is_words(other_text)):
                 yield Clue(cause=Cause.LOCALE, left=_word(left, span.i, span.i_end) if comma else one_text,
@@ -256,7 +260,7 @@ def _values(a: Circumstances, b: Circumstances) -> Iterator[_Value]:
                 yield _Value(cause=Cause.ENVIRONMENT, left=one_value, right=other_value)
 
 
-def _occurrences(text: str, value: str | None, number: bool) -> list[_Found]:
+def _occurrences(text: str, value: str | None, number: bool) -> Sequence[_Found]:
     if not value:
         return []
     edges = (r"(?<![0-9.])", r"(?![0-9])") if number else (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])")
@@ -265,7 +269,8 @@ def _occurrences(text: str, value: str | None, number: bool) -> list[_Found]:
     return _matches(re.compile(before + re.escape(value) + after), text)
 
 
-def _matches(pattern: re.Pattern[str], text: str) -> list[_Found]:
+@lru_cache(maxsize=256)
+def _matches(pattern: re.Pattern[str], text: str) -> Sequence[_Found]:
     found = []
     for match in pattern.finditer(text):
         found.append((match.start(), match.end(), match[0]))
@@ -385,10 +390,11 @@ _LOOKS: tuple[tuple[Cause, re.Pattern[str], Callable[[str, str], bool]], ...] = 
     (Cause.ADDRESS, re.compile(r"\b(?:0x)?0{0,4}(?:5[56][0-9a-f]|7f[0-9a-f])[0-9a-f]{9}\b", re.ASCII), _any),
     (Cause.RANDOM, re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b", re.ASCII), _any),
     (Cause.RANDOM, re.compile(r"(?:/tmp/[\w./-]*[\w]{6,}|\btmp[._-]?[A-Za-z0-9_]{6,12}\b|\bcc[A-Za-z0-9]{6}\.[os]\b|"
-                              r"\b[\w-]+\.[A-Za-z0-9]{6,10}\b(?=/|$|['\"\s]))", re.ASCII), _one_length),
+                              r"\b[\w-]{1,40}\.[A-Za-z0-9]{6,10}\b(?=/|$|['\"\s]))", re.ASCII), _one_length),
     (Cause.PATH, re.compile(r"(?<![\w.])/(?:[\w.+~@-]+/)+[\w.+~@-]*", re.ASCII), _any),
-    (Cause.RANDOM, re.compile(r"\b[0-9a-fA-F]{16,128}\b", re.ASCII), _one_length),
+    (Cause.RANDOM, re.compile(r"\b[0-9a-fA-F]{16,128}\b|\b(?:[0-9a-f]{2}[ :-]){7,63}[0-9a-f]{2}\b", re.ASCII),
+     _one_length),
     (Cause.RANDOM, re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9_]{8,64}\b|\b[A-Za-z0-9+/]{20,}={0,2}", re.ASCII),
      _one_length),
-    (Cause.RANDOM, re.compile(r"(?<![\w.])\d{5,20}(?!\w)|\b0\.\d{8,20}\b", re.ASCII), _any),
+    (Cause.RANDOM, re.compile(r"(?<![\w.])\d{4,20}(?!\w)|\b0\.\d{8,20}\b", re.ASCII), _any),
 )

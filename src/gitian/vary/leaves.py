@@ -18,7 +18,7 @@ from gitian.vary.objects import IDENTITY, MOVED, Region
 
 #: Text longer than this (bytes) is compared as data.
 _TEXT_LIMIT = 64 * 2**20
-_RUNS, _STRINGS = 200, 20_000
+_RUNS, _STRINGS, _PAIRS = 200, 20_000, 4000
 _NEAR = 64
 _CODE = (".text", ".init", ".fini", ".plt")
 
@@ -40,7 +40,8 @@ def order(book: Book, left: Sequence[str], right: Sequence[str], habitat: str) -
     def clue(cause: Cause, sure: bool) -> Clue:
         return Clue(cause=cause, left=f"{first[0]} ...", right=f"{first[1]} ...", sure=sure)
 
-    if {_sorted_by(left), _sorted_by(right)} == {"bytes", "locale"} and "directory_order" not in known:
+    if {_sorted_by(left), _sorted_by(right)} == {"bytes", "locale"} and (
+            "locale" in known or not {"directory_order", "file_system"} & known):
         return (clue(Cause.LOCALE, "locale" in known),), "order"
     if {"directory_order", "file_system"} & known:
         return (clue(Cause.DIRECTORY_ORDER, True),), habitat
@@ -118,7 +119,10 @@ def _data(book: Book, left: Blob, right: Blob, kind: str, place: str) -> None:
             theirs = objects.content(right, other[name], book.budget)
             if not same(mine, theirs, book.budget):
                 _region(book, mine, theirs, region, place, habitat)
-    _consequences(book, book.items[start:], kind, place, habitat)
+    if ".strtab" in one and ".strtab" in other and not any(item.clues for item in book.items[start:]):
+        _linked_in_another_order(book, objects.content(left, one[".strtab"], book.budget),
+                                 objects.content(right, other[".strtab"], book.budget), book.items[start:])
+    _consequences(book, book.items[start:], kind, place)
     if kind == "data" and not any(item.clues for item in book.items[start:]):
         _by_chance(book, left, right, book.items[start:])
 
@@ -149,8 +153,8 @@ def _within(number: int, time: tuple[int, int] | None) -> bool:
 def _worth(clues: tuple[Clue, ...], moved: bool) -> tuple[Clue, ...]:
     """Without what only looks like something in data that are full of chance: machine code, compressed pictures."""
     return tuple(clue for clue in clues if clue.sure or (
-        not moved and (clue.cause is not Cause.RANDOM or min(len(clue.left), len(clue.right)) >= 16
-                       or "tmp" in clue.left)))
+        not moved and clue.cause is not Cause.LOCALE and (
+            clue.cause is not Cause.RANDOM or "tmp" in clue.left or min(len(clue.left), len(clue.right)) >= 16)))
 
 
 def _runs(book: Book, left: Blob, right: Blob, where: str, habitat: str, moved: bool) -> None:
@@ -174,7 +178,7 @@ def _strings(book: Book, left: Blob, right: Blob, where: str, habitat: str, move
         clues, _ = order(book, texts[0], texts[1], habitat)
         book.add(Kind.EMBEDDED_TEXT, where, " ".join(texts[0])[:200], " ".join(texts[1])[:200], clues, habitat)
         return
-    for pair in alignment.paired(*texts, book.budget):
+    for pair in itertools.islice(alignment.paired(*texts, book.budget), _PAIRS):
         book.budget.tick()
         clues = _worth(book.detective.text(pair.left, pair.right), moved)
         if clues:
@@ -183,7 +187,7 @@ def _strings(book: Book, left: Blob, right: Blob, where: str, habitat: str, move
             book.add(Kind.EMBEDDED_TEXT, f"{where}:{at:#x}", pair.left, pair.right, clues, habitat)
             found += 1
         if found >= _RUNS:
-            return
+            break
     if not found:
         shorter = min(left.size, right.size)
         cut = alignment.runs(left.part(0, shorter), right.part(0, shorter), book.budget, 1)
@@ -193,7 +197,15 @@ def _strings(book: Book, left: Blob, right: Blob, where: str, habitat: str, move
                  f"{right.size} bytes: {shown_bytes(right.read(low, 40))}", (), habitat)
 
 
-def _consequences(book: Book, items: Sequence[Item], kind: str, place: str, habitat: str) -> None:
+def _linked_in_another_order(book: Book, left: Blob, right: Blob, items: Sequence[Item]) -> None:
+    """Where the same symbols come in another order, so did the objects of which the program was linked."""
+    names = [blob.read(0, 2**22).decode("latin-1").split("\0") for blob in (left, right)]
+    code = next((item for item in items if item.place.rpartition("!")[2].startswith(".text")), None)
+    if code is not None and alignment.reordered(*names):
+        code.clues, code.habitat = order(book, names[0], names[1], "elf")
+
+
+def _consequences(book: Book, items: Sequence[Item], kind: str, place: str) -> None:
     """Tell what follows from other things in the same file: hashes of it, and addresses that moved."""
     if kind not in ("elf", "pe", "png", "pyc"):
         return

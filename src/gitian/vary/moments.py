@@ -16,7 +16,7 @@ _MONTHS = {name: number for number, name in enumerate(
     ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1)}
 _MONTH = r"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?"
 _CLOCK = r"(?P<hour>[012]?\d):(?P<minute>[0-5]\d)(?::(?P<second>[0-6]\d)(?:[.,]\d{1,9})?)?(?: ?(?P<half>[AP]M))?"
-_ZONE = r"(?P<zone> ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d)(?![\w])| [A-Z]{3,5}(?![\w]))?"
+_ZONE = r"(?P<zone> ?(?:Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)(?![\w:])| [A-Z]{3,5}(?![\w]))?"
 _YEAR = r"(?P<year>(?:19|20|21)\d\d)"
 #: The way ISO 8601, C's __DATE__ and __TIME__, ctime(), date(1), RFC 5322, git and PDF write a time.
 _PATTERNS = tuple(re.compile(pattern, re.ASCII) for pattern in (
@@ -109,10 +109,10 @@ def _offset(zone: str | None) -> int | None:
     zone = zone.strip()
     if zone in ("Z", "UTC", "GMT"):
         return 0
-    match = re.fullmatch(r"([+-])(\d\d):?(\d\d)", zone)
+    match = re.fullmatch(r"([+-])(\d\d):?(\d\d)?", zone)
     if match is None:
         return None
-    return (3600 * int(match[2]) + 60 * int(match[3])) * (-1 if match[1] == "-" else 1)
+    return (3600 * int(match[2]) + 60 * int(match[3] or 0)) * (-1 if match[1] == "-" else 1)
 
 
 @lru_cache(maxsize=256)
