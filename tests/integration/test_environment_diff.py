@@ -16,6 +16,7 @@ from gitian.formats.environment import Environment, EnvironmentFile, by_file_nam
 from gitian.formats.image_record import InstalledPackage
 from gitian.formats.report import Report
 from gitian.guest.protocol import HOST_ADDRESS
+from gitian.images.offers import offers, own_sources
 from tests.fakes.archive import Archive, make_deb
 from tests.integration.conftest import Commands
 
@@ -110,6 +111,15 @@ def test_a_report_is_compared_with_the_mirror_that_is_named(commands: Commands, 
     path.write_bytes(EnvironmentFile(environments=(replace(one, packages=tuple(archived)),)).to_json())
     done = diff(commands, place, path, *words, "--without", "security")
     assert (done.returncode, done.stdout) == (0, "No difference in 1 environment.\n"), done.stderr
+
+
+def test_what_is_a_security_update_is_known(place: Place, tmp_path: Path) -> None:
+    sources, others = own_sources(environment(place, sources=True).sources, "bookworm", HOST_ADDRESS)
+    asked = offers(sources, "amd64", [place.archive.keyring], tmp_path)
+    found = {(one.name, one.version, one.security) for one in asked}
+    assert found == {("bash", "5.2-1", False), ("bash", "5.2-1+deb12u1", True), ("git", "1:2.0", False),
+                     ("libc6", "2.36", False), ("tzdata", "2024a", False), ("unused", "1.0", False)}
+    assert len(others) == 1
 
 
 def test_an_archive_that_nobody_has_signed_or_that_is_another_is_no_answer(commands: Commands, place: Place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gitian.errors import UsageError
 from gitian.formats.deblines import deb_words, own_lines, pocket_of, seen_from_here
 from gitian.images.offers import own_sources, stated
 
@@ -19,7 +20,7 @@ OTHERS = ("deb http://ppa.example/x bookworm main", "deb http://archive.example/
     (MAIN, ["deb", "http://10.0.2.2:3142/archive.example/debian", "bookworm", "main", "contrib"]),
     (SECURITY, ["deb", "http://security.example/debian-security", "bookworm-security", "main"]),
     ("deb [ arch=amd64 trusted=yes ] http://x.example y z", ["deb", "http://x.example", "y", "z"]),
-    ("deb-src http://x.example y z", []), ("# deb http://x.example y z", []), ("", [])])
+    ("deb", ["deb"]), ("deb-src http://x.example y z", []), ("# deb http://x.example y z", []), ("", [])])
 def test_words(line: str, words: list[str]) -> None:
     assert deb_words(line) == words
 
@@ -28,6 +29,7 @@ def test_the_distro_s_own_lines() -> None:
     lines = (OTHERS[1], MAIN, OTHERS[0], UPDATES, *OTHERS[2:], SECURITY)
     assert own_lines(lines, "bookworm") == ((MAIN, UPDATES, SECURITY), (OTHERS[1], OTHERS[0], *OTHERS[2:]))
     assert own_lines(lines, "buster") == ((), lines)
+    assert own_lines(("deb http://a.example bookworm",), "bookworm") == ((), ("deb http://a.example bookworm",))
 
 
 @pytest.mark.parametrize("theirs, pocket", [
@@ -45,6 +47,12 @@ def test_where_the_guest_s_own_sources_are_seen_from_here() -> None:
     assert [one.guest_line for one in found] == [MAIN, SECURITY.replace("[arch=amd64] ", "")]
     assert others == OTHERS[:1]
     assert seen_from_here("http://other.example/x", "10.0.2.2") == "http://other.example/x"
+
+
+@pytest.mark.parametrize("uri", ["http://", "ssh://a.example/x", "nonsense", "http://a.example/x#y"])
+def test_an_address_that_cannot_be_an_archive_s_is_refused(uri: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a mirror's address"):
+        own_sources((f"deb {uri} bookworm main",), "bookworm", "10.0.2.2")
 
 
 def test_an_index_states_what_has_a_name_and_a_version() -> None:

@@ -223,6 +223,30 @@ def test_the_schema_is_one_and_takes_the_example() -> None:
     jsonschema.Draft202012Validator(schema).validate(json.loads(TEXT))
 
 
+def test_as_many_as_there_may_be_and_one_more() -> None:
+    """Limits are stated in the reference and in the schema; the largest file is still read."""
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes()))
+    for targets, sources, good in ((100, 1000, True), (101, 1, False), (1, 1001, False)):
+        document = {"format": "gitian-environment/1", "environments": [
+            {"distro": "", "suite": f"s{number}", "architecture": "amd64", "base": None, "kernel": None,
+             "sources": ["deb x y z"] * sources,
+             "packages": [{"name": "a", "version": "1", "architecture": "all", "sha256": "0" * 64}]}
+            for number in range(targets)]}
+        assert validator.is_valid(document) == good
+        if good:
+            assert len(EnvironmentFile.parse(json.dumps(document).encode(), "x").environments) == targets
+        else:
+            with pytest.raises(FormatError, match=r"more than 100 items|at most 1000"):
+                EnvironmentFile.parse(json.dumps(document).encode(), "x")
+    one = lines_of_packages(100_000)
+    assert len(of_report(report(("x-amd64", one)))[0].packages) == 100_000
+    with pytest.raises(FormatError, match="more than 100000 packages"):
+        of_report(report(("x-amd64", one + lines("more_1_all.deb"))))
+    assert len(of_report(report(*((f"s{number}-amd64", lines("a_1_all.deb")) for number in range(100))))) == 100
+    with pytest.raises(FormatError, match="more than 100 environments"):
+        of_report(report(*((f"s{number}-amd64", lines("a_1_all.deb")) for number in range(101))))
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"format": "gitian-environment/1", "format": "x"}',
                                   b"\xff", b'{"a":' * 100_000, b"{}" + b" " * (16 << 20)])
 def test_what_is_no_document_is_refused(data: bytes) -> None:
@@ -280,6 +304,10 @@ def report(*manifests: tuple[str, str] | None) -> Report:
 
 def lines(*names: str) -> str:
     return "".join(f"{number:064x}  {name}\n" for number, name in enumerate(names))
+
+
+def lines_of_packages(count: int) -> str:
+    return lines(*(f"p{number}_1_all.deb" for number in range(count)))
 
 
 def test_the_newest_version_that_a_report_lists_is_installed() -> None:
