@@ -328,13 +328,19 @@ def test_targets_are_sorted_whatever_the_order_they_were_built_in() -> None:
     assert [item.label for item in found] == ["a-b-amd64", "bionic-i386", "noble-amd64"]
 
 
+def test_targets_of_one_guest_have_one_environment() -> None:
+    """A guest of linux64 is one of amd64."""
+    found = of_report(report(("bionic-linux64", lines("a_1_all.deb")), ("bionic-amd64", lines("a_1_all.deb"))))
+    assert [one.label for one in found] == ["bionic-amd64"]
+
+
 @pytest.mark.parametrize("bad, words", [
     (report(None), "no environment is recorded"),
     (report(), "no environment is recorded"),
     (report(("bionic-amd64", "")), "base_manifests.bionic-amd64.packages: there are none"),
     (report(("bionic", lines("a_1_all.deb"))), "'suite': is empty"),
     (report(("../x-amd64", lines("a_1_all.deb"))), "'suite'"),
-    (report(("bionic-linux64", lines("a_1_all.deb")), ("bionic-amd64", lines("a_1_all.deb"))), "two environments"),
+    (report(("bionic-linux64", lines("a_1_all.deb")), ("bionic-amd64", lines("a_2_all.deb"))), "two environments"),
     (report(("bionic-amd64", lines("a_1_all.deb", "evil.deb"))), "evil.deb' is no package's"),
     (report(("bionic-amd64", lines("a_1_all.deb") + "what is this\n")), "'what is this' is no package's"),
     (report(("bionic-amd64", lines("a_1_all.deb") + "git:" + "1" * 40 + " x\n")), "x' is no package's"),

@@ -130,7 +130,8 @@ def of_report(report: Report, *, distro: str = "", source: str = "report") -> tu
         environment = Environment(distro=distro, suite=suite, architecture=architecture,
                                   packages=_newest(_listed(text, where), architecture, where))
         _check(environment, where)
-        found.append(environment)
+        if environment not in found:  # targets amd64 and linux64 have the same guest
+            found.append(environment)
     return _each_once(found, source)
 
 
