@@ -165,6 +165,16 @@ def test_working_around_takes_far_fewer_builds_than_packages(culprit: int, needs
     assert found.builds <= 150 // 3
 
 
+def test_what_a_culprit_needs_is_found_by_halving_too() -> None:
+    changes = upgrades(150)
+    found = bisect(changes, flipped_by(changes, [100], needs=[(100, 20)]))
+    assert places(found) == {frozenset([20, 100])} and not found.culprits[0].certain
+    # All; the culprit's place; it alone (cannot be made); the place of what it needs; both, and the other one alone; all
+    # without the one or the other; the pieces of the latter, which cannot be made with the culprit in it.
+    halvings = math.ceil(math.log2(150))
+    assert found.builds <= 1 + halvings + 1 + halvings + 2 + 2 + (2 * halvings + 2)
+
+
 def test_what_cannot_be_looked_at_is_said() -> None:
     changes = upgrades(16)
     found = bisect(changes, flipped_by(changes, [5], needs=[(11, 5)]))

@@ -416,13 +416,14 @@ class Search:
         to be built at all, so that a failure is one side of the place looked for.
         """
         low, high = self._remembered(base, pool, kind)
+        news = "It takes several together" if base else "Another cause came to light"
         while high - low > 1:
-            self._expect(halvings(high - low) + 1 + self._after(len(base) + 1),
-                         "It takes several together" if base else "Another cause came to light")
+            self._expect(halvings(high - low) + 1 + self._after(len(base) + 1), news)
             for middle in _probes(low, high):
                 state = self._state(base.union(pool[:middle]), kind, f"half of {high - low} candidates")
                 if state is not None or failing_is_same:
                     break
+                news = "Some of these sets cannot be built"
             else:
                 return low, high
             low, high = (low, middle) if state else (middle, high)
