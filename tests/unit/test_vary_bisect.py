@@ -169,7 +169,7 @@ def test_what_a_culprit_needs_is_found_by_halving_too() -> None:
     changes = upgrades(150)
     found = bisect(changes, flipped_by(changes, [100], needs=[(100, 20)]))
     assert places(found) == {frozenset([20, 100])} and not found.culprits[0].certain
-    # All; the culprit's place; it alone (cannot be made); the place of what it needs; both, and the other one alone; all
+    # All; its place; it alone (cannot be made); the place of what it needs; both, and the other one alone; all
     # without the one or the other; the pieces of the latter, which cannot be made with the culprit in it.
     halvings = math.ceil(math.log2(150))
     assert found.builds <= 1 + halvings + 1 + halvings + 2 + 2 + (2 * halvings + 2)
