@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gitian.host.progress import plain
@@ -173,10 +173,3 @@ def _evidence(clue: Clue) -> str:
     if not first or not second:
         return f"only one has '{first or second}'"
     return f"'{first}' in the first, '{second}' in the second"
-
-
-def as_mapping(value: Difference) -> Mapping[str, object]:
-    """The value for a document."""
-    from dataclasses import asdict
-
-    return asdict(value)
