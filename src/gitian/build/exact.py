@@ -47,7 +47,7 @@ def as_recorded(options: Options, wanted: Wanted, dirs: Sequence[str]) -> Option
     return replace(options, commits={**{name: recorded[name] for name in dirs if name in recorded}, **options.commits})
 
 
-def images(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
+def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
            backend: str) -> dict[str, tuple[BaseImage, Environment]]:
     """An image of each target's environment, by the target's label.
 
@@ -56,30 +56,32 @@ def images(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
     """
     chosen = {target.label: _environment(wanted, target) for target in plan.targets}
     problems = list(_problems(wanted, plan, workspace))
-    ready: dict[str, BaseImage] = {}
+    # Targets that have the same guest (amd64 and linux64) have one image.
+    images = {environment.label: exact.find_exact(workspace.image_directory, environment, backend)
+              for environment in chosen.values()}
     with workspace.scratch() as scratch:
-        debs: dict[str, dict[InstalledPackage, Path]] = {}
-        missing: list[Missing] = []
-        for number, (label, environment) in enumerate(chosen.items()):
-            image = exact.find_exact(workspace.image_directory, environment, backend)
-            if image is not None:
-                ready[label] = image
-                continue
-            place = scratch / str(number)
-            place.mkdir()
-            repositories = tuple(one.source for one in plan.descriptor.repositories)
-            places = replace(wanted.places, sources=(*wanted.places.sources, *repositories))
-            found = _obtained(environment, places, place, workspace.image_directory, backend)
-            debs[label] = dict(found.files)
-            missing += [one for one in found.missing if one not in missing]
-        _refuse(wanted, problems, missing)
-        for label, files in debs.items():
-            environment = chosen[label]
-            ready[label] = exact.find_exact(workspace.image_directory, environment, backend) or exact.make_exact(
-                ExactRequest(directory=workspace.image_directory, environment=environment, backend=backend,
-                             debs={one: files[one] for one in environment.packages},
-                             kernel_debs={one: files[one] for one in _kernel_packages(environment, backend)}))
-    return {label: (ready[label], chosen[label]) for label in chosen}
+        found: dict[str, obtain.Obtained] = {}
+        for environment in chosen.values():
+            if images[environment.label] is None and environment.label not in found:
+                repositories = tuple(one.source for one in plan.descriptor.repositories)
+                places = replace(wanted.places, sources=(*wanted.places.sources, *repositories))
+                place = scratch / environment.label
+                place.mkdir()
+                found[environment.label] = _obtained(environment, places, place, workspace.image_directory, backend)
+        _refuse(wanted, problems, list(dict.fromkeys(one for some in found.values() for one in some.missing)))
+        return {label: (images[environment.label] or _made(environment, found, images, workspace, backend), environment)
+                for label, environment in chosen.items()}
+
+
+def _made(environment: Environment, found: Mapping[str, obtain.Obtained], images: dict[str, BaseImage | None],
+          workspace: Workspace, backend: str) -> BaseImage:
+    files = found[environment.label].files
+    image = exact.make_exact(ExactRequest(
+        directory=workspace.image_directory, environment=environment, backend=backend,
+        debs={one: files[one] for one in environment.packages},
+        kernel_debs={one: files[one] for one in _kernel_packages(environment, backend)}))
+    images[environment.label] = image
+    return image
 
 
 def _kernel_packages(environment: Environment, backend: str) -> tuple[InstalledPackage, ...]:

@@ -73,7 +73,9 @@ def _check_packages(guest: Guest, request: TargetRequest, log: Log) -> None:
     EnvironmentUnavailableError.
     """
     descriptor = request.plan.descriptor
-    wanted = [*descriptor.packages, *(name for repository in descriptor.repositories for name in repository.packages)]
+    named = [*descriptor.packages, *(name for repository in descriptor.repositories for name in repository.packages)]
+    # 'NAME-' is one that is not to be there (apt-get(8)), of which apt without indices may never have heard.
+    wanted = [name for name in named if not name.endswith("-")]
     if not wanted:
         return
     log.note("Are the packages that the descriptor asks for in the environment?")

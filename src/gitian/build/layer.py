@@ -102,6 +102,9 @@ def _usable(store: LayerStore, intent: str, *, offline: bool) -> Layer | None:
         store.touch(layer)
         progress.warn("Offline: the packages are those of the layer, whatever the archive has today.")
         return layer
+    if not layer.record.indices:  # nothing came from an archive
+        store.touch(layer)
+        return layer
     with progress.step("Asking whether the archive has changed"):
         same, now = indices.check(layer.record.indices)
         if not same:

@@ -153,7 +153,7 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
 def _bases(request: BuildRequest, plan: BuildPlan) -> dict[str, Base]:
     """What each target's guest is made from, by the target's label."""
     if request.wanted is not None:
-        made = exact.images(request.wanted, plan, request.workspace, request.backend.name)
+        made = exact.images_of(request.wanted, plan, request.workspace, request.backend.name)
         return {label: Base(image=image, exact=environment) for label, (image, environment) in made.items()}
     return {target.label: Base(image=find_image(
         request.workspace.image_directory, suite=target.suite, arch=target.dpkg_arch, backend=request.backend.name,

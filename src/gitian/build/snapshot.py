@@ -65,7 +65,7 @@ def snapshot(request: SnapshotRequest) -> EnvironmentFile:
     environments = tuple(found.values())
     if request.places is not None:
         wanted = Wanted(origin=str(request.descriptor), environments=environments, places=request.places)
-        images = exact.images(wanted, plan, request.workspace, request.backend.name)
+        images = exact.images_of(wanted, plan, request.workspace, request.backend.name)
         digests = {(environment.suite, environment.architecture): image.record.tarball_sha256
                    for image, environment in images.values()}
         environments = tuple(replace(one, base=digests[one.suite, one.architecture]) for one in environments)
