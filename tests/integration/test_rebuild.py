@@ -174,40 +174,46 @@ def snapshot(workspace: Path, images: Path, *words: str, env: Mapping[str, str])
     assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
-def test_a_blessed_environment_and_no_other(recorded: Recorded, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def blessed(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment of the day with the tool's version 2.0, which the archive has moved on from."""
+    workspace = recorded.workspace(tmp_path_factory.mktemp("blessed") / "ws")
+    snapshot(workspace, recorded.images, "pkg.yml", "-o", "env.json", env=recorded.env())
+    assert not (workspace / "result").exists(), "nothing was built"
+    recorded.repository.publish("3.0")
+    return workspace / "env.json"
+
+
+def test_a_blessed_environment_and_no_other(recorded: Recorded, blessed: Path, tmp_path: Path) -> None:
     """snapshot, then builds in what it recorded, however the archive has changed; nothing else is let in."""
     workspace = recorded.workspace(tmp_path)
     images, env = recorded.images, recorded.env()
-    snapshot(workspace, images, "pkg.yml", "-o", "env.json", env=env)
-    (entry,) = json.loads((workspace / "env.json").read_text())["environments"]
+    (entry,) = json.loads(blessed.read_text())["environments"]
     assert (entry["distro"], entry["suite"], entry["architecture"]) == ("debian", "bookworm", "amd64")
     assert recorded.repository.source in entry["sources"] and len(entry["base"]["sha256"]) == 64
     tools = [one for one in entry["packages"] if one["name"] == "gitian-test-tool"]
     assert [one["version"] for one in tools] == ["2.0"]
-    assert not (workspace / "result").exists(), "nothing was built"
 
-    recorded.repository.publish("3.0")
-    gbuild(workspace, images, "--environment", "env.json", "--fail-closed", "pkg.yml", env=env)
+    gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "pkg.yml", env=env)
     assert (workspace / "build/out/tool").read_text() == "tool 2.0\n"
 
     # A descriptor that asks for more than the environment has is refused.
     text = (workspace / "pkg.yml").read_text()
     (workspace / "more.yml").write_text(text.replace("packages: []", 'packages:\n- "cowsay"'))
-    done = gbuild(workspace, images, "--environment", "env.json", "more.yml", env=env, status=19)
+    done = gbuild(workspace, images, "--environment", str(blessed), "more.yml", env=env, status=19)
     assert "cowsay" in done.stderr
     # So is a root filesystem that is not the blessed one.
-    document = json.loads((workspace / "env.json").read_text())
+    document = json.loads(blessed.read_text())
     document["environments"][0]["base"]["sha256"] = "0" * 64
     (workspace / "other.json").write_text(json.dumps(document))
     done = gbuild(workspace, images, "--environment", "other.json", "pkg.yml", env=env, status=19)
     assert "0" * 64 in done.stderr and entry["base"]["sha256"] in done.stderr
 
 
-def test_failing_closed_nothing_else_is_fetched(recorded: Recorded, tmp_path: Path) -> None:
+def test_failing_closed_nothing_else_is_fetched(recorded: Recorded, blessed: Path, tmp_path: Path) -> None:
     """A descriptor that adds a source of its own, and has root in the guest, gets nothing from there."""
     workspace = recorded.workspace(tmp_path / "ws")
     images, env = recorded.images, recorded.env()
-    snapshot(workspace, images, "--no-base", "pkg.yml", "-o", "env.json", env=env)
     seen: list[str] = []
     evil = Archive(tmp_path / "evil")
     try:
@@ -221,7 +227,7 @@ def test_failing_closed_nothing_else_is_fetched(recorded: Recorded, tmp_path: Pa
             text = (workspace / "pkg.yml").read_text()
             (workspace / "asks.yml").write_text(text.replace(recorded.repository.source, line).replace(
                 '- "gitian-test-tool"', '- "gitian-test-evil"'))
-            done = gbuild(workspace, images, "--environment", "env.json", "--fail-closed", "asks.yml", env=env,
+            done = gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "asks.yml", env=env,
                           status=19)
             assert "gitian-test-evil" in done.stderr
             (workspace / "tries.yml").write_text(text.replace(recorded.repository.source, line).replace(
@@ -229,7 +235,7 @@ def test_failing_closed_nothing_else_is_fetched(recorded: Recorded, tmp_path: Pa
                 f"  echo '{line}' | sudo tee /etc/apt/sources.list\n"
                 "  ! sudo apt-get -o APT::Update::Error-Mode=any -o Acquire::Retries=0 update\n"
                 "  ! sudo apt-get -y install gitian-test-evil\n"))
-            gbuild(workspace, images, "--environment", "env.json", "--fail-closed", "--allow-sudo", "tries.yml",
+            gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "--allow-sudo", "tries.yml",
                    env=env)
             assert (workspace / "build/out/tool").read_text().startswith("tool ")
             assert seen == [], "the archive was asked"
