@@ -52,13 +52,13 @@ def wrapper(names: frozenset[str], about: Circumstance) -> bytes:
     head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in words.items())
     undo = "".join(back for _, back in reversed(steps))
     return "\n".join([
-        _BEGIN, head, f"put_back() {{\n    set +e\n{undo}    rm -rf \"$state\"\n}}", _as_user(names, about),
+        _BEGIN, head, _PUT_BACK.replace("@UNDO@\n", undo), _as_user(names, about),
         *(do for do, _ in steps), _END]).encode()
 
 
 _BEGIN = r"""#!/bin/bash
 # Made by 'gitian vary': docs/reference/variations.md
-set -eu -o pipefail
+set -e -o pipefail
 if [ "$1" != inside ]; then
     exec unshare --mount --uts -- bash "$0" inside "$@"
 fi
@@ -78,6 +78,16 @@ replaced() {  # FILE COMMAND...: what the command makes of the file stands in it
     chmod --reference="$file" "$new"
     chown --reference="$file" "$new"
     mount --bind "$new" "$file"
+    replacements=("$file" "${replacements[@]}")
+}
+replacements=()
+"""
+
+_PUT_BACK = """put_back() {
+    set +e
+@UNDO@
+    for file in "${replacements[@]}"; do umount -l "$file"; done
+    rm -rf "$state"
 }
 """
 
@@ -127,8 +137,9 @@ def environment(names: frozenset[str], distro: str) -> list[tuple[str, str]]:
 def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, str]]:
     """What is done, and how it is undone (in the reverse order, errors passed over)."""
     shim = [f"-DORDER={about.seed % 2**31 + 1}u"] if "file-order" in names else []
-    if "clock" in names and about.backend == "lxc":
-        shim += [f"-DOFFSET={about.offset}LL", '-DSTART="$(date +%s)LL"']
+    shown = "clock" in names and about.backend == "lxc"
+    if shown:
+        shim += [f"-DOFFSET={about.offset}LL", '-DSTART="$(($(date +%s) + 1))LL"']
     if "upgrade" in names:
         yield _UPGRADE, ""
     if "usrmerge" in names:
@@ -169,7 +180,9 @@ def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, st
         move = 'date -u -s "@$(($(date +%s) {sign} {offset}))" >/dev/null\n'
         yield move.format(sign="+", offset=about.offset), "    " + move.format(sign="-", offset=about.offset)
     if shim:
-        yield 'echo "$state/\\$LIB/libvary.so" >/etc/ld.so.preload\n', "    rm -f /etc/ld.so.preload\n"
+        # What was written until now keeps its time, to the second.
+        wait = "sleep 1.1\n" if shown else ""
+        yield wait + 'echo "$state/\\$LIB/libvary.so" >/etc/ld.so.preload\n', "    rm -f /etc/ld.so.preload\n"
     if "pids" in names:
         yield _PIDS_SET.replace("@PID@", str(_PIDS + about.seed % 9000)), ""
 
@@ -228,6 +241,7 @@ for name in out install cache; do
     if [ -e "$home/$name" ]; then
         mv "$home/$name" "@HOME@/$name"
         ln -s "@HOME@/$name" "$home/$name"
+        chown -h --reference="$home" "$home/$name"
     fi
 done
 ln -s "$home/build" @HOME@/build
@@ -241,6 +255,7 @@ _HOME_BACK = r"""    for name in out install cache; do
         fi
     done
     rm -rf @HOME@
+    rmdir /srv/another 2>/dev/null
 """
 
 _PATH = r"""
@@ -250,12 +265,13 @@ ln -s @PLACE@/build "$home/build"
 for name in out install cache; do
     ln -s "$home/$name" "@PLACE@/$name"
 done
-chown -h --reference="$home" @PLACE@ "$home/build"
+chown -h --reference="$home" @PLACE@ @PLACE@/* "$home/build"
 """
 _PATH_BACK = r"""    if [ -L "$home/build" ]; then
         rm -f "$home/build"
         mv @PLACE@/build "$home/build"
         rm -rf @PLACE@
+        rmdir -p /srv/another/place/to 2>/dev/null
     fi
 """
 
@@ -285,8 +301,8 @@ for input in "$state"/build/*; do
     moment=$((moment + 86461))
     find "$input" -name .git -prune -o -exec touch -h -d "@$moment" {} +
     if [ -d "$input/.git" ]; then
-        chroot --userspec="$(stat -c %u:%g "$build")" / /bin/sh -c 'cd -- "$0" && git update-index -q --refresh' \
-            "$input" || :
+        chroot --userspec="$(stat -c %u:%g "$build")" / env -i HOME="$home" PATH="$PATH" \
+            git -C "$input" update-index -q --refresh || :
     fi
 done
 """
@@ -346,14 +362,16 @@ _CORES = r"""
 processor=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*\([0-9]*\).*/\1/p' /proc/self/status)
 awk 'NF == 0 { exit } { print } END { print "" }' /proc/cpuinfo >"$state/cpuinfo"
 mount --bind "$state/cpuinfo" /proc/cpuinfo
+replacements+=(/proc/cpuinfo)
 echo "$processor" >"$state/online"
-mount --bind "$state/online" /sys/devices/system/cpu/online || :
+mount --bind "$state/online" /sys/devices/system/cpu/online && replacements+=(/sys/devices/system/cpu/online) || :
 """
 
 _MEMORY = r"""
 awk -v total=@MEMORY@ '$1 == "MemTotal:" { $0 = sprintf("MemTotal:       %8d kB", total) } { print }' \
     /proc/meminfo >"$state/meminfo"
 mount --bind "$state/meminfo" /proc/meminfo
+replacements+=(/proc/meminfo)
 """
 
 #: Where the last number cannot be set (an old kernel, a container that may not), numbers are used up.
