@@ -140,6 +140,12 @@ class NotReproducedError(GitianError):
     exit_code = 30
 
 
+class VariesError(GitianError):
+    """Outputs that hang on circumstances or on chance, or nobody knows whether they do (gitian vary)."""
+
+    exit_code = 31
+
+
 # gitian update
 
 

@@ -46,7 +46,7 @@ def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callabl
     whatever ``start`` and ``install`` raise.
     """
     options = request.plan.options
-    store = store_of(request.workspace.var)
+    store = LayerStore(request.workspace.layers)
     sources = indices.parse_sources(request.source_lines)
     wanted = options.layers and sources is not None
     intent = intent_of(_ingredients(request))

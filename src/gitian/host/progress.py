@@ -119,6 +119,17 @@ def set_prefix(name: str) -> None:
     _DISPLAY.prefix = f"{plain(name)}: " if name else ""
 
 
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """While the block runs, show nothing but warnings: what it does has been said in fewer words."""
+    before = _DISPLAY.quiet
+    _DISPLAY.quiet = True
+    try:
+        yield
+    finally:
+        _DISPLAY.quiet = before
+
+
 def say(text: str) -> None:
     """One remark on standard error, unless quiet."""
     if not _DISPLAY.quiet:

@@ -69,6 +69,11 @@ class Workspace:
         return self.root / "var"
 
     @property
+    def layers(self) -> Path:
+        """Guests that have their packages, for later ones to start from."""
+        return self.var / "layers"
+
+    @property
     def sigs(self) -> Path:
         """Assertions and signatures."""
         return self.root / "sigs"
