@@ -11,39 +11,41 @@ from gitian.build.layer import Prepared
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
 from gitian.errors import GuestError, ImageError, ProgramError
-from gitian.guest.protocol import HOST_ADDRESS, Guest, StartRequest, StoppableGuest
+from gitian.guest.protocol import HOST_ADDRESS, Guest, MachineChanges, StartRequest, StoppableGuest
 from gitian.host import progress
 
 
 def opened(request: TargetRequest) -> tuple[Prepared, Guest]:
     """A guest that has its packages, from a layer if there is one. A layer that no guest starts from is made anew.
 
-    It has a network only if the script is to have it.
+    It has a network only if the script is to have it, and is the machine that the script is to have.
     """
-    network = request.plan.network
+    network, machine = request.plan.network, request.changes.machine if request.changes is not None else None
+    if request.ready is not None:
+        return request.ready, _start(request, request.ready.layer, network=network, machine=machine)
     ready = prepared(request)
     if ready.guest is not None:
-        return ready, ready.guest if network else _cut_off(request, ready.guest)
+        return ready, ready.guest if network and machine is None else _again(request, ready.guest, machine)
     try:
-        return ready, _start(request, ready.layer, network=network)
+        return ready, _start(request, ready.layer, network=network, machine=machine)
     except (GuestError, ImageError, ProgramError) as error:
-        if request.plan.options.offline:
+        if request.plan.options.offline or machine is not None:
             raise
         progress.warn(f"No guest starts from the layer, which is therefore made anew: {error}")
     ready = prepared(request, anew=True)
     if ready.guest is not None:
-        return ready, ready.guest if network else _cut_off(request, ready.guest)
+        return ready, ready.guest if network else _again(request, ready.guest, None)
     return ready, _start(request, ready.layer, network=network)
 
 
-def _cut_off(request: TargetRequest, guest: Guest) -> Guest:
-    """A guest whose packages came over the network, started again without one. What it has written stays."""
+def _again(request: TargetRequest, guest: Guest, machine: MachineChanges | None) -> Guest:
+    """A guest that has got its packages, started again as the script is to have it. What it has written stays."""
     if not isinstance(guest, StoppableGuest):
         guest.close()
         raise GuestError(f"A target of '{request.backend.name}' that has its packages cannot be started again without "
                          "a network.", hint="Build without --no-layers and --skip-image.")
     guest.stop(overlay=False)
-    return _start(request, None, fresh=False, network=False)
+    return _start(request, None, fresh=False, network=request.plan.network, machine=machine)
 
 
 def prepared(request: TargetRequest, *, anew: bool = False) -> Prepared:
@@ -88,7 +90,7 @@ def _reused(request: TargetRequest) -> Guest:
 
 
 def _start(request: TargetRequest, start_from: Path | None, *, fresh: bool | None = None,
-           network: bool = True) -> Guest:
+           network: bool = True, machine: MachineChanges | None = None) -> Guest:
     plan, target, options = request.plan, request.target, request.plan.options
     if fresh is None:
         fresh = not options.skip_image
@@ -97,6 +99,6 @@ def _start(request: TargetRequest, start_from: Path | None, *, fresh: bool | Non
         return request.backend.start(StartRequest(
             suite=target.suite, arch=target.dpkg_arch, distro=target.distro, image=request.image.path,
             workspace=request.state, memory=options.memory, processors=options.num_make,
-            allow_sudo=plan.sudo, keep=request.keep, fresh=fresh, layer=start_from, network=network,
+            allow_sudo=plan.sudo, keep=request.keep, fresh=fresh, layer=start_from, network=network, machine=machine,
             host_address=request.environment.get("GITIAN_HOST_IP") or HOST_ADDRESS,
             environment=request.environment))

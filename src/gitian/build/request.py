@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gitian.build.changes import Changes
 from gitian.formats.environment import Environment
 from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import Backend
@@ -14,6 +16,9 @@ from gitian.images.lookup import BaseImage
 from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import BuildPlan, Target
 
+if TYPE_CHECKING:
+    from gitian.build.layer import Prepared
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRequest:
@@ -21,7 +26,8 @@ class TargetRequest:
 
     ``state`` is the directory whose var/ keeps the guest's state; logs are named with ``log_suffix``. With ``exact``,
     the image holds that environment's packages already, and nothing else is to be installed; ``fetched`` is what was
-    fetched for it.
+    fetched for it. ``changes`` make it another build than the usual one (gitian vary).
+    With ``ready``, the guest starts from that layer, and nothing is asked or made anew.
     """
 
     plan: BuildPlan
@@ -37,6 +43,8 @@ class TargetRequest:
     log_suffix: str = ""
     exact: Environment | None = None
     fetched: tuple[Fetched, ...] = ()
+    changes: Changes | None = None
+    ready: Prepared | None = None
 
     @property
     def source_lines(self) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path, PurePosixPath
 
+from gitian.build.changes import Changes
 from gitian.build.guests import opened
 from gitian.build.layer import Prepared
 from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
+from gitian.build.varied import run_varied
 from gitian.errors import BuildError, GuestError
 from gitian.formats import fetched
 from gitian.guest.isolation import check_isolation
@@ -92,7 +94,9 @@ def _run_script(guest: Guest, request: TargetRequest) -> None:
     there."""
     workspace, target = request.workspace, request.target
     with progress.step(f"Creating build script (var/build-script{request.log_suffix})"):
-        script = build_script(request.plan, target, reference_datetime=request.inputs.reference_datetime)
+        changes = request.changes or Changes()
+        script = build_script(request.plan, target, reference_datetime=request.inputs.reference_datetime,
+                              changes=changes.script)
         local = workspace.var / f"build-script{request.log_suffix}"
         write_atomically(local, script)
         guest.put(local, _SCRIPT, user="root")
@@ -103,8 +107,11 @@ def _run_script(guest: Guest, request: TargetRequest) -> None:
                                             or HOST_ADDRESS):
                     log.note(line)
         with progress.step(f"Running build script (log in var/{log.path.name})"):
-            status = guest.run(["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], output=log,
-                               check=False).status
+            if request.changes is not None:
+                status = run_varied(guest, request, request.changes, _SCRIPT, log)
+            else:
+                status = guest.run(["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], output=log,
+                                   check=False).status
             if status != 0:
                 raise BuildError(
                     f"The script of '{request.plan.descriptor.name}' failed with status {status} for "

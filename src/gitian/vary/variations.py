@@ -184,11 +184,13 @@ def remarks(variation: Variation, setting: Setting) -> str:
     return ""
 
 
-def changes_for(names: frozenset[str], setting: Setting, seed: int = 0, *, now: float | None = None) -> Changes:
+def changes_for(names: frozenset[str], setting: Setting, seed: int = 0, *, now: float | None = None,
+                probed: Iterable[str] | None = None) -> Changes:
     """What a build with these variations is given; of no names, the usual build with its probes.
 
-    ``seed`` chooses among values that do as well as each other; ``now`` is the time in seconds since 1970. Raises
-    UsageError: a variation that is not known, or not available.
+    ``seed`` chooses among values that do as well as each other; ``now`` is the time in seconds since 1970; ``probed``
+    are the variations that are asked for in the guest: all usual ones when None, and those of ``names`` in any case.
+    Raises UsageError: a variation that is not known, or not available.
     """
     for name in sorted(names):
         if name not in VARIATIONS:
@@ -196,7 +198,9 @@ def changes_for(names: frozenset[str], setting: Setting, seed: int = 0, *, now: 
         why = available(VARIATIONS[name], setting)
         if why:
             raise UsageError(f"The variation '{name}' does not work here: {why}.")
-    changes = Changes(names=names, probe=probe.probe_script(VARIATIONS))
+    asked = set(probed) if probed is not None else {name for name, entry in VARIATIONS.items()
+                                                    if entry.usual and not available(entry, setting)}
+    changes = Changes(names=names, probe=probe.probe_script(name for name in VARIATIONS if name in asked | names))
     if not names:
         return changes
     processors = _processors(setting) if "cores" in names else None
