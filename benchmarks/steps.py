@@ -16,7 +16,7 @@ from pathlib import Path
 STAGES: dict[str, tuple[str, ...]] = {
     "archive asked": ("Asking whether the archive",),
     "guest started": ("Starting a clean target", "Stopping target if it is up", "Making a new image copy",
-                      "Starting target", "Checking if target is up"),
+                      "Starting target", "Checking if target is up", "Trying whether the guest has no network"),
     "packages installed": ("Adding multiarch", "Adding repositories", "Updating apt-get", "Installing additional",
                            "Set alternatives", "Upgrading system"),
     "packages hashed": ("Creating package manifest",),

@@ -56,7 +56,8 @@ def test_time_that_targets_spend_side_by_side_is_shared_among_their_stages() -> 
 
 def test_every_step_of_gbuild_belongs_to_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     """A step that is renamed would silently be counted as 'the rest'."""
-    files = [ROOT / "src/gitian/build" / name for name in ("target.py", "layer.py", "pipeline.py")]
+    files = [ROOT / "src/gitian/build" / name for name in (
+        "guests.py", "install.py", "layer.py", "pipeline.py", "target.py")]
     source = "".join(file.read_text() for file in files)
     titles = set(re.findall(r'(?:step|_logged)\(f?"([A-Z][^"{]+)', source)) | {"Starting a clean target"}
     assert len(titles) >= 12
