@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.archive import Archive, make_deb
+from tests.integration import git_kit
 from tests.integration.test_gbuild import SCRIPTS, descriptor, environment, gbuild, leftovers, report_of
 from tests.integration.test_layers import ON_HOST, Repository
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.lxc
 SCRIPT = """
 gitian-test-tool > $OUTDIR/tool
 dpkg-query -W > $OUTDIR/packages
-cp in.txt $OUTDIR/in.txt
+cat in.txt src/file > $OUTDIR/in.txt
 """
 
 
@@ -36,6 +37,7 @@ class Recorded:
     debs: Path
     repository: Repository
     pool: Path
+    commit: str  # of the remote 'src', which has moved on too
 
     def workspace(self, where: Path) -> Path:
         (where / "inputs").mkdir(parents=True)
@@ -63,15 +65,19 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator
             path = descriptor(workspace, SCRIPT, extra=(
                 f'repositories:\n- distribution: "testing"\n  source: "{repository.source}"\n'
                 '  packages:\n  - "gitian-test-tool"\n')).rename(workspace / "pkg.yml")
-            path.write_text(path.read_text().replace("files: []", 'files:\n- "in.txt"'))
-            gbuild(workspace, images, str(path), env=ON_HOST)
-            # Another day: the archive has moved on, and gives the old package no more.
+            commit = git_kit.make(place / "src", {"file": "one"})
+            path.write_text(path.read_text().replace("files: []", 'files:\n- "in.txt"').replace(
+                "remotes: []", f'remotes:\n- "url": "{place}/src"\n  "dir": "src"'))
+            gbuild(workspace, images, "-c", f"src={commit}", str(path), env=ON_HOST)
+            # Another day: the source has moved on, and the archive too, which gives the old package no more.
+            git_kit.commit(place / "src", {"file": "two"})
             archive._suites["testing"].debs.clear()
             shutil.rmtree(archive.root / "pool")
             repository.publish("2.0")
             (place / "pool").mkdir(mode=0o700)
             yield Recorded(images=images, descriptor=path, report=workspace / "result" / "pkg-res.yml",
-                           debs=place / "debs" / "1.0", repository=repository, pool=place / "pool")
+                           debs=place / "debs" / "1.0", repository=repository, pool=place / "pool",
+                           commit=commit)
     finally:
         archive.close()
         from gitian.images import lxc
@@ -98,11 +104,17 @@ def test_an_old_report_is_rebuilt_from_kept_packages(recorded: Recorded, tmp_pat
     assert "same environment: bookworm-amd64" in done.stdout
     assert report_of(workspace) == recorded.report.read_bytes(), "inputs, environment and outputs, line for line"
     assert (workspace / "build/out/tool").read_text() == "tool 1.0\n"
+    assert (workspace / "build/out/in.txt").read_text() == "input\none", "the remote is at its recorded commit"
     # The image is there now, and so is the layer: nothing is looked for any more.
     again = gbuild(workspace, recorded.images, "--like", str(recorded.report), "--offline", "pkg.yml",
                    env=recorded.env())
     assert "reproduced: tool\n" in again.stdout
     assert leftovers(workspace) == []
+    # Another commit than the recorded one is not built, whoever asks for it.
+    other = git_kit.git(recorded.debs.parent.parent / "src", "rev-parse", "HEAD")
+    done = gbuild(workspace, recorded.images, "--like", str(recorded.report), "-c", f"src={other}", "pkg.yml",
+                  env=recorded.env(), status=4)
+    assert f"recorded {recorded.commit}, here {other}" in done.stderr
 
 
 @pytest.mark.kvm
@@ -194,19 +206,20 @@ def test_a_blessed_environment_and_no_other(recorded: Recorded, blessed: Path, t
     tools = [one for one in entry["packages"] if one["name"] == "gitian-test-tool"]
     assert [one["version"] for one in tools] == ["2.0"]
 
-    gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "pkg.yml", env=env)
+    commit = ("-c", f"src={recorded.commit}")
+    gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", *commit, "pkg.yml", env=env)
     assert (workspace / "build/out/tool").read_text() == "tool 2.0\n"
 
     # A descriptor that asks for more than the environment has is refused.
     text = (workspace / "pkg.yml").read_text()
     (workspace / "more.yml").write_text(text.replace("packages: []", 'packages:\n- "cowsay"'))
-    done = gbuild(workspace, images, "--environment", str(blessed), "more.yml", env=env, status=19)
+    done = gbuild(workspace, images, "--environment", str(blessed), *commit, "more.yml", env=env, status=19)
     assert "cowsay" in done.stderr
     # So is a root filesystem that is not the blessed one.
     document = json.loads(blessed.read_text())
     document["environments"][0]["base"]["sha256"] = "0" * 64
     (workspace / "other.json").write_text(json.dumps(document))
-    done = gbuild(workspace, images, "--environment", "other.json", "pkg.yml", env=env, status=19)
+    done = gbuild(workspace, images, "--environment", "other.json", *commit, "pkg.yml", env=env, status=19)
     assert "0" * 64 in done.stderr and entry["base"]["sha256"] in done.stderr
 
 
@@ -227,16 +240,16 @@ def test_failing_closed_nothing_else_is_fetched(recorded: Recorded, blessed: Pat
             text = (workspace / "pkg.yml").read_text()
             (workspace / "asks.yml").write_text(text.replace(recorded.repository.source, line).replace(
                 '- "gitian-test-tool"', '- "gitian-test-evil"'))
-            done = gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "asks.yml", env=env,
-                          status=19)
+            done = gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "-c",
+                          f"src={recorded.commit}", "asks.yml", env=env, status=19)
             assert "gitian-test-evil" in done.stderr
             (workspace / "tries.yml").write_text(text.replace(recorded.repository.source, line).replace(
                 "script: |\n", "sudo: true\nscript: |\n"
                 f"  echo '{line}' | sudo tee /etc/apt/sources.list\n"
                 "  ! sudo apt-get -o APT::Update::Error-Mode=any -o Acquire::Retries=0 update\n"
                 "  ! sudo apt-get -y install gitian-test-evil\n"))
-            gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "--allow-sudo", "tries.yml",
-                   env=env)
+            gbuild(workspace, images, "--environment", str(blessed), "--fail-closed", "--allow-sudo", "-c",
+                   f"src={recorded.commit}", "tries.yml", env=env)
             assert (workspace / "build/out/tool").read_text().startswith("tool ")
             assert seen == [], "the archive was asked"
     finally:
