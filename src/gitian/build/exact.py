@@ -54,8 +54,8 @@ def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
     Raises EnvironmentUnavailableError and InputError, with everything that is missing or differs at once; ImageError,
     HostError.
     """
-    chosen = {target.label: _environment(wanted, target) for target in plan.targets}
-    problems = list(_problems(wanted, plan, workspace))
+    chosen = {target.label: environment_of(wanted, target) for target in plan.targets}
+    problems = list(problems_of(wanted, plan, workspace))
     # Targets that have the same guest (amd64 and linux64) have one image.
     images = {environment.label: exact.find_exact(workspace.image_directory, environment, backend)
               for environment in chosen.values()}
@@ -68,7 +68,7 @@ def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
                 place = scratch / environment.label
                 place.mkdir()
                 found[environment.label] = _obtained(environment, places, place, workspace.image_directory, backend)
-        _refuse(wanted, problems, list(dict.fromkeys(one for some in found.values() for one in some.missing)))
+        refuse(wanted, problems, list(dict.fromkeys(one for some in found.values() for one in some.missing)))
         return {label: (images[environment.label] or _made(environment, found, images, workspace, backend), environment)
                 for label, environment in chosen.items()}
 
@@ -95,7 +95,7 @@ def _obtained(environment: Environment, places: Places, place: Path, images: Pat
         return obtain.obtain(wanted, known, place / "debs", place / "work")
 
 
-def _environment(wanted: Wanted, target: Target) -> Environment:
+def environment_of(wanted: Wanted, target: Target) -> Environment:
     """The environment that is meant for a target. Raises EnvironmentUnavailableError."""
     for environment in wanted.environments:
         if (environment.suite, environment.architecture) == (target.suite, target.dpkg_arch):
@@ -109,7 +109,7 @@ def _environment(wanted: Wanted, target: Target) -> Environment:
                                       hint="Does it belong to this descriptor?")
 
 
-def _problems(wanted: Wanted, plan: BuildPlan, workspace: Workspace) -> Iterator[str]:
+def problems_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace) -> Iterator[str]:
     """In what the descriptor and the files at hand are not what was recorded."""
     if wanted.like is None:
         return
@@ -132,7 +132,8 @@ def _differences(recorded: Mapping[str, str], here: Mapping[str, str], what: str
             yield f"{what} '{name}': recorded {recorded.get(name, 'nothing')}, here {here.get(name, 'nothing')}"
 
 
-def _refuse(wanted: Wanted, problems: Sequence[str], missing: Sequence[Missing]) -> None:
+def refuse(wanted: Wanted, problems: Sequence[str], missing: Sequence[Missing]) -> None:
+    """Raises EnvironmentUnavailableError or InputError, when there is anything, with all of it."""
     if missing:
         error = obtain.unavailable(missing)
         if problems:

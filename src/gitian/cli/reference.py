@@ -50,10 +50,13 @@ class Reference:
         if self.environment is not None:
             return Wanted(origin=str(self.environment), places=places,
                           environments=EnvironmentFile.read(self.environment).environments)
-        origin, report = self._report(descriptor, workspace)
+        origin, report = self.record(descriptor, workspace)
+        if origin == self.like:
+            _keep(Path(self.like), workspace)
         return Wanted(origin=origin, environments=of_report(report), places=places, like=report)
 
-    def _report(self, descriptor: Path, workspace: Workspace) -> tuple[str, Report]:
+    def record(self, descriptor: Path, workspace: Workspace) -> tuple[str, Report]:
+        """What ``like`` names: where it is, and what it says. Raises FormatError, UsageError, DescriptorError."""
         from gitian.errors import UsageError
         from gitian.formats.report import Report
 
@@ -63,8 +66,7 @@ class Reference:
             if self.release is not None or self.destination is not None:
                 raise UsageError(f"'{self.like}' is a file, so --release and --destination say nothing.",
                                  hint="Leave them out.")
-            _keep(path, workspace)
-            return str(path), Report.read(path)
+            return self.like, Report.read(path)
         if "/" in self.like or not self.like:
             raise UsageError(f"There is no file '{self.like}'.",
                              hint="--like names a report, an assertion, or a signer.")

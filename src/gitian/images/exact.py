@@ -350,6 +350,17 @@ def prune(directory: Path, limit: int, keep: Collection[Path] = ()) -> list[Path
     return removed
 
 
+def discard(directory: Path, environment: Environment) -> None:
+    """Remove the images of an environment that nobody will ask for again.
+
+    They stay when somebody uses them, or makes one of any environment: then they go in their time (:func:`prune`).
+    """
+    top, place = directory / _TOP, place_of(directory, environment)
+    if place.is_dir():
+        with contextlib.suppress(BusyError), locked(top / _GUARD, wait=False, what="the images of environments"):
+            _take_away(_place(place))
+
+
 def _take_away(place: Place) -> bool:
     """Remove a place, unless somebody uses it after all. It has another name before anything in it is gone."""
     try:
