@@ -36,10 +36,13 @@ def command(descriptor: Path, output: Path | None, no_base: bool, offline: bool,
     """
     from gitian.build.snapshot import SnapshotRequest, snapshot
     from gitian.cli.backends import choose_backend
+    from gitian.errors import UsageError
     from gitian.host import progress
     from gitian.host.workspace import Workspace, write_atomically
     from gitian.plan import Options
 
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UsageError(f"There is no directory '{output.parent}' to write '{output.name}' to.")
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
     workspace = Workspace.locate(directory, os.environ)
     with workspace.lock():

@@ -53,7 +53,7 @@ class Reference:
         origin, report = self.record(descriptor, workspace)
         if origin == self.like:
             _keep(Path(self.like), workspace)
-        return Wanted(origin=origin, environments=of_report(report), places=places, like=report)
+        return Wanted(origin=origin, environments=of_report(report, source=origin), places=places, like=report)
 
     def record(self, descriptor: Path, workspace: Workspace) -> tuple[str, Report]:
         """What ``like`` names: where it is, and what it says. Raises FormatError, UsageError, DescriptorError."""
