@@ -108,7 +108,7 @@ def test_a_clock_that_is_shown_leaves_waiting_alone(lxc: Place) -> None:
     wait = ('#define _GNU_SOURCE\n#include <pthread.h>\n#include <stdio.h>\n#include <time.h>\n'
             'int main(void) { pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER; pthread_cond_t c = '
             'PTHREAD_COND_INITIALIZER; struct timespec t; clock_gettime(CLOCK_REALTIME, &t); t.tv_nsec = 0; '
-            't.tv_sec += 1; 'pthread_mutex_lock(&m); return pthread_cond_timedwait(&c, &m, &t) == 110 ? 0 : 1; }\n')
+            't.tv_sec += 1; pthread_mutex_lock(&m); return pthread_cond_timedwait(&c, &m, &t) == 110 ? 0 : 1; }\n')
     script = f"cat >w.c <<'END'\n{wait}END\ngcc -o w w.c -pthread\ntimeout 60 ./w && echo waited >$OUTDIR/clock\n"
     builder = replace(lxc.builder, script=script)
     assert builder.build(lxc.guest, frozenset({"clock"})).status == 0
