@@ -217,8 +217,8 @@ def _check_base(environment: Environment, sha256: str) -> None:
         raise EnvironmentUnavailableError(
             f"The root filesystem made of the packages of {environment.label} has the sha256 {sha256}, and the "
             f"environment states {environment.base}.",
-            hint="Another version of mmdebstrap may be why, or of gitian, or a package that leaves something random when "
-                 "it is installed (a key, a keystore). Without 'base' in the environment's file any root filesystem of "
+            hint="Another version of mmdebstrap may be why, or of gitian, or a package that leaves something random "
+                 "when installed (a key, a keystore). Without 'base' in the environment's file any root filesystem of "
                  "these packages will do.")
 
 
