@@ -23,6 +23,7 @@ COMMANDS = {
     "layers": ("layers", "List or remove the layers that builds start from."),
     "lint": ("lint", "Look for what may keep a build from being reproduced."),
     "make-base-vm": ("make_base_vm", "Make the base image that guests start from."),
+    "vary": ("vary", "Find what makes a build's outputs differ: build it in varied circumstances."),
     "update": ("update", "Install or update a program from a release that enough signers agree on."),
 }
 

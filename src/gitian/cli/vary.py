@@ -1,0 +1,169 @@
+"""``gitian vary``: what breaks a build's determinism."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gitian.cli.common import CONTEXT, json_text
+from gitian.cli.places import PlaceOptions, place_options
+
+if TYPE_CHECKING:
+    from gitian.build.exact import Wanted
+    from gitian.host.workspace import Workspace
+    from gitian.vary.outcome import Outcome
+
+
+@click.command("vary", context_settings=CONTEXT)
+@click.argument("descriptor", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--vary", "words", metavar="NAMES", multiple=True, help="What to vary: names and groups by commas, "
+              "'-NAME' to leave one out, 'packages=REPORT|ASSERTION|FILE' [default: the usual ones].")
+@click.option("--list", "listed", is_flag=True, help="List the variations and exit.")
+@click.option("--repeat", metavar="N", type=click.IntRange(0, 1000), default=1, show_default=True,
+              help="How often to build again as usual, to find what is random.")
+@click.option("--budget", metavar="BUILDS|TIME", help="So many builds in all ('12'), so long ('30m', '2h'), or both "
+              "('12,2h').")
+@click.option("--target", metavar="SUITE-ARCH", help="Build this target only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page about all of it.")
+@click.option("--diffoscope", "reports", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
+              help="Where to keep the reports of diffoscope, if it is installed [default: var/vary/diffoscope].")
+@click.option("--no-diffoscope", is_flag=True, help="Do not ask diffoscope.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+@click.option("--allow-sudo", is_flag=True, help="Let the script use sudo, if the descriptor asks for it.")
+@click.option("-j", "--num-make", metavar="N", type=click.IntRange(1, 4096), default=2, show_default=True,
+              help="Number of processes for make, and of the guest's processors, when nothing is varied.")
+@click.option("-m", "--memory", metavar="MIB", type=click.IntRange(64, 2**24), default=2000, show_default=True,
+              help="Memory of the guest in MiB.")
+@click.option("-c", "--commit", "commits", metavar="DIR=HASH,...", multiple=True,
+              help="Commits or tags of remotes that have none in the descriptor.")
+@click.option("-u", "--url", "urls", metavar="DIR=URL,...", multiple=True, help="Other URLs for remotes.")
+@click.option("--skip-fetch", is_flag=True, help="Do not fetch remotes: what is in inputs/ must have the commit.")
+@click.option("--no-layers", is_flag=True, help="Install the packages anew in the guest of each build.")
+@click.option("--offline", is_flag=True, help="Start from the layer as it is; do not ask whether the archive has "
+              "changed.")
+@click.option("--no-network", is_flag=True, help="Run the script in guests without a network.")
+@place_options
+@click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guests [default: lxc with "
+              "USE_LXC=1, else kvm].")
+@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
+              help="How qemu runs the guests.")
+@click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
+              help="The workspace [default: $GITIAN_BASE, else the current directory].")
+def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budget: str | None, html: Path | None,
+            as_json: bool, directory: Path | None, backend: str | None, accel: str, quiet: bool,
+            **more: Any) -> None:
+    """Build DESCRIPTOR as usual, then in varied circumstances, and name what makes its outputs differ.
+
+    \b
+    Exit status: 0 every variation held, and nothing was random; 31 something differs, or nobody knows whether it does;
+    2 a variation that was asked for by its name does not work here; those of gbuild when the usual build fails.
+    """
+    from gitian.cli import vary_text
+    from gitian.cli.backends import choose_backend
+    from gitian.errors import UsageError
+    from gitian.host import progress
+    from gitian.host.workspace import Workspace, write_atomically
+    from gitian.plan import Options, parse_assignments
+    from gitian.vary import variations
+    from gitian.vary.budget import Budget
+    from gitian.vary.run import VaryRequest, vary
+
+    if listed:
+        for line in vary_text.listing(as_json=as_json):
+            click.echo(line)
+        return
+    if descriptor is None:
+        raise UsageError("Which descriptor? None was given.", hint="Try: gitian vary DESCRIPTOR")
+    progress.set_quiet(quiet)
+    environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
+    names, peer = _packages(words)
+    options = Options(
+        commits=parse_assignments(more["commits"], "-c/--commit"), urls=parse_assignments(more["urls"], "-u/--url"),
+        allow_sudo=more["allow_sudo"], num_make=more["num_make"], memory=more["memory"], quiet=quiet,
+        skip_fetch=more["skip_fetch"], layers=not more["no_layers"], offline=more["offline"],
+        no_network=more["no_network"], cache_read_only=True)
+    chosen = variations.choose(names)
+    limit = Budget.parse(budget) if budget is not None else None
+    workspace = Workspace.locate(directory, os.environ)
+    with workspace.lock():
+        wanted = _wanted(peer, descriptor, workspace, more["places"], environment, offline=options.offline)
+        outcome = vary(VaryRequest(
+            descriptor=descriptor, options=options, workspace=workspace, environment=environment, chosen=chosen,
+            backend=choose_backend(backend, environment), target=more["target"], repeats=more["repeat"], budget=limit,
+            named=frozenset(word.strip() for word in names.split(",")) & set(variations.VARIATIONS), wanted=wanted,
+            reports=None if more["no_diffoscope"] else more["reports"] or workspace.var / "vary" / "diffoscope"))
+    if html is not None:
+        from gitian.cli import vary_html
+
+        write_atomically(html, vary_html.page(outcome).encode())
+    if as_json:
+        click.echo(json_text(vary_text.document(outcome)))
+    else:
+        for line in vary_text.lines(outcome):
+            click.echo(line)
+    _say_whether(outcome)
+
+
+def _packages(words: tuple[str, ...]) -> tuple[str, str | None]:
+    """All words of --vary as one text, and the file of 'packages=FILE'. Raises UsageError."""
+    from gitian.errors import UsageError
+
+    peer, names = None, []
+    for word in (word.strip() for text in words for word in text.split(",")):
+        name, equals, value = word.partition("=")
+        if equals:
+            if name != "packages" or not value or peer is not None:
+                raise UsageError(f"'--vary {word}': only the variation 'packages' takes a value, once.",
+                                 hint="For example: --vary packages=result/other-res.yml")
+            peer = value
+        names.append(name)
+    return ",".join(names), peer
+
+
+def _wanted(peer: str | None, descriptor: Path, workspace: Workspace, places: PlaceOptions,
+            environment: dict[str, str], *, offline: bool) -> Wanted | None:
+    """The environment that 'packages=FILE' names; the inputs are not held to anything. Raises UsageError."""
+    from dataclasses import replace
+
+    from gitian.cli.reference import Reference
+    from gitian.errors import UsageError
+
+    if peer is None:
+        if places.given:
+            raise UsageError("--debs, --snapshot and --snapshot-time: there is no environment to be had.",
+                             hint="Name one: --vary packages=REPORT.")
+        return None
+    is_file = peer.endswith(".json")
+    reference = Reference(like=None if is_file else peer, environment=Path(peer) if is_file else None, release=None,
+                          destination=None)
+    return replace(reference.wanted(descriptor, workspace, places.places(environment, offline=offline)), like=None)
+
+
+def _say_whether(outcome: Outcome) -> None:
+    """The end. Raises VariesError."""
+    from gitian.errors import VariesError
+    from gitian.host import progress
+    from gitian.vary.outcome import State
+
+    count = len(outcome.manifest)
+    if outcome.held:
+        tried = sum(1 for one in outcome.variations if one.state is not State.NOT_TRIED)
+        progress.say(f"Held: all {count} outputs stayed the same under {tried} variations.")
+        return
+    said = []
+    if outcome.differing:
+        said.append(f"{len(outcome.differing)} of {count} outputs differ")
+    if any(cause.fails is not None for cause in outcome.causes):
+        said.append("the build fails in other circumstances")
+    without = [one.name for one in outcome.variations if one.state is State.NO_EFFECT]
+    if without:
+        said.append(f"of {', '.join(without)} nothing is known, since nothing changed in the guest")
+    if outcome.unfinished is not None:
+        said.append("the search is not finished")
+    raise VariesError(f"Not held: {'; '.join(said)}." if said else "Not held: not everything could be decided.",
+                      hint=f"The outputs are in '{outcome.reference.parent}' until the next run."
+                      if outcome.differing else None)

@@ -1,0 +1,150 @@
+"""What ``gitian vary`` has found, for a terminal and as a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gitian.host.progress import plain
+
+if TYPE_CHECKING:
+    from gitian.vary.outcome import Explained, Found, Outcome, Tried
+
+#: So many outputs of a cause, and findings of an output, are shown on a terminal; all of them stand in the document.
+_OUTPUTS = 20
+_FINDINGS = 3
+
+
+def listing(*, as_json: bool) -> Iterator[str]:
+    """All variations, by group."""
+    from gitian.vary.variations import VARIATIONS
+
+    if as_json:
+        yield json.dumps([{"name": one.name, "group": one.group, "what": one.what, "backends": sorted(one.backends),
+                           "usual": one.usual, "implies": sorted(one.implies)} for one in VARIATIONS.values()],
+                         indent=2)
+        return
+    rows = [("NAME", "GROUP", "BACKENDS", "WHAT CHANGES")]
+    rows += [(one.name, one.group, "KVM" if one.backends == {"kvm"} else "KVM, LXC",
+              one.what + ("" if one.usual else " (only when it is named)")) for one in VARIATIONS.values()]
+    yield from _table(rows)
+
+
+def lines(outcome: Outcome) -> Iterator[str]:
+    """All of it for people: what is random first, then the variations, then each cause."""
+    if outcome.random is not None:
+        yield f"RANDOM without any variation: {_count(len(outcome.random.differences), 'output')}"
+        yield from _differences(outcome.random.differences)
+        yield ""
+    rows = [("VARIATION", "RESULT", "REMARKS")]
+    rows += [(one.name, one.state.value, "; ".join(remarks(one))) for one in outcome.variations]
+    yield from _table(rows)
+    for cause in outcome.causes:
+        yield ""
+        yield from _cause(cause)
+    for text in outcome.left:
+        yield f"not found out: {plain(text)}"
+    yield ""
+    yield (f"{_count(outcome.builds, 'build')} of {', '.join(outcome.targets)} under {outcome.backend.upper()} in "
+           f"{outcome.seconds / 60:.1f} minutes")
+    if outcome.unfinished is not None:
+        yield f"The search is not finished: {plain(outcome.unfinished)}"
+
+
+def remarks(tried: Tried) -> Iterator[str]:
+    """What is to be said of a variation besides its result."""
+    if tried.outputs:
+        yield _count(tried.outputs, "output")
+    for others in tried.others:
+        yield "alone" if not others else f"only together with {', '.join(others)}"
+    if tried.why:
+        yield plain(tried.why.rstrip("."))
+    if tried.remark:
+        yield tried.remark
+
+
+def title(cause: Found) -> str:
+    """A cause in a line."""
+    names = " + ".join(cause.variations)
+    if cause.fails is not None:
+        return f"{names}: the build fails"
+    unsure = "" if cause.certain else " (perhaps fewer: not every smaller set could be built)"
+    count = len(cause.differences)
+    return f"{names}: {_count(count, 'output')} differ{'s' if count == 1 else ''}{unsure}"
+
+
+def _cause(cause: Found) -> Iterator[str]:
+    yield title(cause)
+    if cause.fails is not None:
+        for line in cause.fails.splitlines()[:12]:
+            yield f"  {plain(line)}"
+        if cause.log is not None:
+            yield f"  log: {plain(str(cause.log))}"
+    yield from _differences(cause.differences)
+
+
+def _differences(differences: Iterable[Explained]) -> Iterator[str]:
+    every = list(differences)
+    for one in every[:_OUTPUTS]:
+        if one.difference is None:
+            yield f"  {plain(one.path)}: {plain(one.problem or 'it differs')}"
+            continue
+        yield f"  {plain(one.path)}: {one.difference.kind.value}"
+        prefix = f"{one.target}/" if one.path != one.difference.path else ""
+        for line in one.difference.summary[:_FINDINGS]:
+            yield f"    {plain(prefix + line)}"
+        beyond = len(one.difference.findings) - _FINDINGS + one.difference.more
+        if beyond > 0:
+            yield f"    and {beyond} more"
+        if one.difference.unfinished:
+            yield f"    {plain(one.difference.unfinished)}"
+        for hint in one.difference.hints[:_FINDINGS]:
+            sure = "" if hint.sure else "perhaps "
+            yield f"    -> {sure}{hint.cause.value} at {plain(hint.place)}: {hint.remedy}"
+        for path in one.reports:
+            yield f"    diffoscope: {plain(str(path))}"
+        if one.problem:
+            yield f"    {plain(one.problem)}"
+    if len(every) > _OUTPUTS:
+        yield f"  and {_count(len(every) - _OUTPUTS, 'output')} more (--json has all)"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """All of it as a document: docs/reference/vary.md."""
+    return {
+        "name": outcome.name, "backend": outcome.backend, "targets": list(outcome.targets), "held": outcome.held,
+        "builds": outcome.builds, "seconds": round(outcome.seconds, 1), "repeats": outcome.repeats,
+        "unfinished": outcome.unfinished, "left": list(outcome.left),
+        "outputs": dict(outcome.manifest), "reference": str(outcome.reference),
+        "random": [_explained(one) for one in outcome.random.differences] if outcome.random else [],
+        "variations": [{
+            "name": one.name, "what": one.what, "state": one.state.value, "with": [list(names) for names in one.others],
+            "outputs": one.outputs, "why": one.why or None, "remark": one.remark or None,
+            "probes": {label: {"usual": before, "varied": after} for label, (before, after) in one.probes.items()},
+        } for one in outcome.variations],
+        "causes": [{
+            "variations": list(cause.variations), "certain": cause.certain, "fails": cause.fails,
+            "log": str(cause.log) if cause.log is not None else None,
+            "kept": str(cause.outputs) if cause.outputs is not None else None,
+            "outputs": [_explained(one) for one in cause.differences]} for cause in outcome.causes],
+    }
+
+
+def _explained(one: Explained) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"target": one.target, "path": one.path, "problem": one.problem,
+            "reports": [str(path) for path in one.reports],
+            "difference": asdict(one.difference) if one.difference is not None else None}
+

@@ -1,0 +1,223 @@
+"""Builds in varied circumstances: each in fresh guests from the same layers, what they left, and what they saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gitian.build.layer import Prepared
+from gitian.build.outputs import manifest_of
+from gitian.build.pipeline import Base
+from gitian.build.request import TargetOutcome, TargetRequest
+from gitian.build.target import build_target
+from gitian.build.varied import seen_path
+from gitian.errors import BuildError, EnvironmentUnavailableError, GuestError, OutputError
+from gitian.formats.manifest import Manifest
+from gitian.guest.protocol import Backend
+from gitian.host import progress
+from gitian.host.workspace import remove_tree
+from gitian.inputs.prepare import PreparedInputs
+from gitian.plan import BuildPlan, Target
+from gitian.vary import kept
+from gitian.vary.circumstances import UNKNOWN, Circumstances
+from gitian.vary.kept import Aside, Outputs
+from gitian.vary.probe import circumstances, parse_probe
+from gitian.vary.variations import VARIATIONS, Setting, changes_for
+
+Names = frozenset[str]
+#: A build in another environment is given that one's image; nothing in the guest is changed for it.
+PACKAGES = "packages"
+#: Chooses among values that do as well as each other: the same ones in every build of every run.
+_SEED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one target's build saw: the probes' answers (untrusted text) and what follows from them.
+
+    ``varied`` are the variations that were on: not all work for every target.
+    """
+
+    label: str
+    varied: Names = frozenset()
+    answers: Mapping[str, str] = field(default_factory=dict)
+    circumstances: Circumstances = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """One build of all targets. ``failed`` says why there are no outputs; ``log`` is where to read on, ``seconds``
+    what it took."""
+
+    number: int
+    names: Names
+    outputs: Outputs
+    seen: tuple[Seen, ...]
+    seconds: float
+    failed: str | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bed:
+    """What all builds of a run have in common.
+
+    By the target's label: ``bases`` of the guests, ``settings``, the variations that ``can`` be made, and ``others``,
+    the images of another environment for the variation of packages.
+    """
+
+    plan: BuildPlan
+    inputs: PreparedInputs
+    aside: Aside
+    backend: Backend
+    environment: Mapping[str, str]
+    bases: Mapping[str, Base]
+    settings: Mapping[str, Setting]
+    can: Mapping[str, Names]
+    others: Mapping[str, Base] = field(default_factory=dict)
+
+
+class Builder:
+    """Builds sets of variations, one after the other, and keeps what differs from the first build."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+        self.reference: Built | None = None
+        self.built: list[Built] = []
+        self.layers: set[Path] = set()
+        self._ready: dict[tuple[str, bool], Prepared] = {}
+        self._manifests: dict[tuple[str, bool], str] = {}
+
+    def build(self, names: Names, title: str, *, quiet: bool = True) -> Built:
+        """Build all targets with these variations; the first build of all is the reference.
+
+        A script that fails, an output that is refused and a guest that cannot be varied are results of a build with
+        variations; of the usual build they are errors: BuildError, OutputError. Raises every other GitianError.
+        """
+        number = len(self.built) + 1
+        if not quiet:
+            progress.say(f"--- {title} ---")
+            made = self._build(number, names)
+        else:
+            with progress.step(title), progress.hushed():
+                made = self._build(number, names)
+        self.built.append(made)
+        if self.reference is None:
+            self.reference = made
+        else:
+            kept.trim({frozenset({*one.names, str(one.number)}): one.outputs.place for one in self.built[1:]})
+        return made
+
+    def _build(self, number: int, names: Names) -> Built:
+        began = time.monotonic()
+        place = self.bed.aside.builds / str(number)
+        digests: dict[str, str] = {}
+        seen: list[Seen] = []
+        for target in self.bed.plan.targets:
+            varied = names & self.bed.can[target.label]
+            log = self.bed.aside.var / f"build-{number}-{target.label}.log"
+            try:
+                digests |= self._target(number, target, varied, place)
+            except (BuildError, OutputError, GuestError) as error:
+                if not names:
+                    raise
+                seen.append(self._seen(number, target, varied))
+                remove_tree(place)
+                return Built(number=number, names=names, outputs=Outputs(place=place, digests={}), seen=tuple(seen),
+                             seconds=time.monotonic() - began, failed=str(error), log=log)
+            seen.append(self._seen(number, target, varied))
+        return Built(number=number, names=names, outputs=Outputs(place=place, digests=digests), seen=tuple(seen),
+                     seconds=time.monotonic() - began, log=log)
+
+    def _target(self, number: int, target: Target, varied: Names, place: Path) -> dict[str, str]:
+        """Build one target and keep what it left; the digests of that."""
+        for attempt in (1, 2):
+            with self.bed.aside.scratch() as scratch:
+                try:
+                    outcome = build_target(self._request(number, target, varied), scratch)
+                except GuestError as error:
+                    # A guest may fail by chance; that is no finding. What cannot be varied cannot be so twice.
+                    if attempt == 2 or self._seen_file(number, target).exists():
+                        raise
+                    progress.warn(f"{error} It is tried once more.")
+                    continue
+                self._check_environment(outcome, varied)
+                prefix = prefix_of(self.bed.plan, target.label)
+                digests = {f"{prefix}{path}": digest for path, digest
+                           in Manifest.parse(manifest_of(outcome.out)).by_path().items()}
+                only = None
+                if self.reference is not None:
+                    usual = self.reference.outputs.digests
+                    only = [path.removeprefix(prefix) for path, digest in digests.items() if usual.get(path) != digest]
+                kept.keep(outcome.out, place / prefix if prefix else place, only)
+                return digests
+        raise AssertionError("the second attempt returns or raises")
+
+    def _request(self, number: int, target: Target, varied: Names) -> TargetRequest:
+        bed, label = self.bed, target.label
+        elsewhere = PACKAGES in varied
+        base = bed.others[label] if elsewhere else bed.bases[label]
+        return TargetRequest(
+            plan=bed.plan, target=target, image=base.image, exact=base.exact, inputs=bed.inputs, workspace=bed.aside,
+            backend=bed.backend, environment=bed.environment, state=bed.aside.guests, log_suffix=f"-{number}-{label}",
+            changes=changes_for(varied - {PACKAGES}, bed.settings[label], _SEED),
+            ready=self._ready.get((label, elsewhere)))
+
+    def _check_environment(self, outcome: TargetOutcome, varied: Names) -> None:
+        """All builds start from the same packages. Raises EnvironmentUnavailableError."""
+        key = outcome.label, PACKAGES in varied
+        if outcome.layer is not None:
+            self.layers.add(outcome.layer)
+            self._ready.setdefault(key, Prepared(manifest=outcome.manifest, layer=outcome.layer))
+        if self._manifests.setdefault(key, outcome.manifest) != outcome.manifest:
+            raise EnvironmentUnavailableError(
+                f"The packages of {outcome.label} are others than a build ago: the archive has changed meanwhile.",
+                hint="Run it again; with layers (without --no-layers) all builds start from the same packages.")
+
+    def _seen_file(self, number: int, target: Target) -> Path:
+        return seen_path(self.bed.aside.var, f"-{number}-{target.label}")
+
+    def _seen(self, number: int, target: Target, varied: Names) -> Seen:
+        try:
+            data = self._seen_file(number, target).read_bytes()
+        except FileNotFoundError:
+            return Seen(label=target.label, varied=varied)
+        return Seen(label=target.label, varied=varied, answers=parse_probe(data), circumstances=circumstances(data))
+
+
+def prefix_of(plan: BuildPlan, label: str) -> str:
+    """What paths of a target's outputs begin with: its label, where there are several targets."""
+    return f"{label}/" if len(plan.targets) > 1 else ""
+
+
+def without_effect(reference: Built, built: Built) -> dict[str, str]:
+    """Variations that were on in a build, and of which its probe saw nothing: name -> target."""
+    usual = {seen.label: seen for seen in reference.seen}
+    return {name: seen.label for seen in built.seen if seen.answers for name in sorted(seen.varied)
+            if seen.answers.get(name, "") == usual[seen.label].answers.get(name, "")}
+
+
+def strayed(reference: Built, built: Built) -> dict[str, str]:
+    """Variations that were not on, and of which the probe saw a change all the same: name -> target."""
+    usual = {seen.label: seen for seen in reference.seen}
+    found = {}
+    for seen in built.seen:
+        if not seen.answers:
+            continue
+        expected = set(_closure(seen.varied)) | {"seed"}
+        for name, answer in seen.answers.items():
+            if name not in expected and answer != usual[seen.label].answers.get(name, ""):
+                found[name] = seen.label
+    return found
+
+
+def _closure(names: Iterable[str]) -> Iterable[str]:
+    groups = {VARIATIONS[name].group for name in names if VARIATIONS[name].group == "packages"}
+    for name in names:
+        yield name
+        yield from VARIATIONS[name].implies
+    yield from (name for name, entry in VARIATIONS.items() if entry.group in groups)
+
+

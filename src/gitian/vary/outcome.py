@@ -1,0 +1,172 @@
+"""What a run has found, as values: what is random, what each variation came to, and the causes of all differences."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gitian.vary.findings import Difference
+from gitian.vary.minimise import Cause, Minimised
+from gitian.vary.variations import VARIATIONS
+
+
+class State(enum.StrEnum):
+    """What became of one variation."""
+
+    HELD = "held"
+    DIFFERS = "differs"
+    AS = "differs as another does"
+    FAILS = "build fails"
+    NO_EFFECT = "no effect"
+    OPEN = "undecided"
+    NOT_TRIED = "not tried"
+
+
+#: What keeps a run from being a success. What cannot work here was not asked for by its name, or it was refused.
+BAD = frozenset({State.DIFFERS, State.AS, State.FAILS, State.NO_EFFECT, State.OPEN})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """One output that differs, and how. ``path`` begins with the label of its ``target`` where there are several.
+
+    ``difference`` is None when the outputs are no longer there. ``reports`` are those of diffoscope; ``problem`` says
+    why there are none.
+    """
+
+    target: str
+    path: str
+    difference: Difference | None
+    reports: tuple[Path, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A smallest set of variations that makes outputs differ, or the build fail; or (without any) what is random.
+
+    ``fails`` says how the build failed, and ``log`` where to read on. ``certain`` is False where a smaller set could
+    not be built. ``outputs`` is the directory where what differs lies.
+    """
+
+    variations: tuple[str, ...]
+    differences: tuple[Explained, ...] = ()
+    fails: str | None = None
+    log: Path | None = None
+    certain: bool = True
+    outputs: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One variation: what became of it, with which ``others`` it does so (each a set; () is alone), and why.
+
+    ``probes``: by target, what the probe saw in the usual build and in a varied one. Untrusted text.
+    """
+
+    name: str
+    what: str
+    state: State
+    others: tuple[tuple[str, ...], ...] = ()
+    outputs: int = 0
+    why: str = ""
+    remark: str = ""
+    probes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All of a run. ``builds`` counts all of them, ``seconds`` is their time; ``left`` says of what nobody knows the
+    cause, when the search is ``unfinished``. ``reference`` is where the usual build's outputs lie."""
+
+    name: str
+    backend: str
+    targets: tuple[str, ...]
+    manifest: Mapping[str, str]
+    repeats: int
+    random: Found | None
+    causes: tuple[Found, ...]
+    variations: tuple[Tried, ...]
+    builds: int
+    seconds: float
+    reference: Path
+    unfinished: str | None = None
+    left: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing is random, and every variation that can work here took effect and made no difference."""
+        return (self.random is None and self.unfinished is None
+                and not any(tried.state in BAD for tried in self.variations))
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """All outputs that are known to differ."""
+        return tuple(sorted({one.path for found in (*self.causes, *([self.random] if self.random else []))
+                             for one in found.differences}))
+
+
+def folded(causes: Iterable[Cause]) -> tuple[tuple[Cause, ...], dict[str, str]]:
+    """The causes without what another one tells already, and which variations differ just as others do.
+
+    A tmpfs lists directories in another order: what differs by the order of files alone is not told again for the file
+    system (``Variation.implies``).
+    """
+    every = tuple(causes)
+    known = {frozenset(cause.variations): cause for cause in every}
+    told: list[Cause] = []
+    same: dict[str, str] = {}
+    for cause in every:
+        outputs, fails, by = dict(cause.outputs), cause.fails, ""
+        for name, implied in _replaced(cause.variations):
+            other = known.get(frozenset(implied))
+            if other is None or set(implied) == set(cause.variations):
+                continue
+            before = len(outputs), fails
+            outputs = {path: digest for path, digest in outputs.items() if path not in other.outputs}
+            fails = None if other.fails is not None else fails
+            if (len(outputs), fails) != before:
+                by = name
+                same.setdefault(name, ", ".join(implied))
+        if outputs or fails is not None:
+            told.append(replace(cause, outputs=outputs, fails=fails))
+            if by:
+                same.pop(by, None)
+    return tuple(told), same
+
+
+def _replaced(names: Sequence[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Every way to put a variation in the place of one that implies it."""
+    for at, name in enumerate(names):
+        for implied in sorted(VARIATIONS[name].implies) if name in VARIATIONS else ():
+            yield name, tuple(dict.fromkeys((*names[:at], implied, *names[at + 1:])))
+
+
+def judged(name: str, causes: Sequence[Cause], same: Mapping[str, str], found: Minimised | None, *,
+           effect: bool | None) -> tuple[State, tuple[tuple[str, ...], ...], int]:
+    """What became of a variation that was tried: its state, with which others, and how many outputs.
+
+    ``effect`` is None when no build tells whether it had any.
+    """
+    mine = [cause for cause in causes if name in cause.variations]
+    others = tuple(tuple(other for other in cause.variations if other != name) for cause in mine)
+    outputs = len({path for cause in mine for path in cause.outputs})
+    if any(cause.fails is not None for cause in mine):
+        return State.FAILS, others, outputs
+    if mine:
+        return State.DIFFERS, others, outputs
+    if name in same:
+        return State.AS, (), 0
+    if effect is False:
+        return State.NO_EFFECT, (), 0
+    if found is None or (found.unfinished is not None and _open(name, found)) or effect is None:
+        return State.OPEN, (), 0
+    return State.HELD, (), 0
+
+
+def _open(name: str, found: Minimised) -> bool:
+    """Whether an unfinished search does not know of a variation: nothing was equal with it."""
+    equal = [names for names, result in found.results.items() if not result.failed and not result.changed]
+    return not any(name in names for names in equal)

@@ -1,0 +1,254 @@
+"""A descriptor built as usual, then in varied circumstances; and what that says of its outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gitian.build.exact import Wanted, images_of
+from gitian.build.layer import store_of
+from gitian.build.pipeline import Base, sweep
+from gitian.environment.layers import size_limit
+from gitian.errors import UsageError
+from gitian.formats.descriptor import Descriptor
+from gitian.guest.protocol import Backend
+from gitian.host import progress
+from gitian.host.workspace import Workspace, give_to_caller, remove_tree
+from gitian.images import exact as images_of_environments
+from gitian.images.lookup import find_image
+from gitian.inputs.prepare import prepare
+from gitian.plan import BuildPlan, Options, make_plan
+from gitian.vary import variations
+from gitian.vary.budget import Budget, Meter, Progress
+from gitian.vary.building import PACKAGES, Bed, Builder, Built, Names, strayed, without_effect
+from gitian.vary.comparing import Comparing
+from gitian.vary.kept import Aside
+from gitian.vary.minimise import Cause, Minimised, Result, minimise
+from gitian.vary.outcome import Found, Outcome, State, Tried, folded, judged
+from gitian.vary.variations import Setting, Variation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaryRequest:
+    """A descriptor, and in what its build is to be varied, in a workspace that the caller has locked.
+
+    ``named`` are the variations that were asked for by their own names: where one of them cannot work, nothing is
+    begun. ``target`` is the label of the only one to build. ``wanted`` is the environment for the variation of
+    packages. ``reports`` is the directory for diffoscope's; None: it is not asked.
+    """
+
+    descriptor: Path
+    options: Options
+    workspace: Workspace
+    backend: Backend
+    environment: Mapping[str, str] = field(default_factory=dict)
+    chosen: tuple[Variation, ...] = field(default_factory=lambda: variations.choose(None))
+    named: Names = frozenset()
+    target: str | None = None
+    repeats: int = 1
+    budget: Budget | None = None
+    wanted: Wanted | None = None
+    reports: Path | None = None
+
+
+def vary(request: VaryRequest) -> Outcome:
+    """Build as usual and with variations, and find the smallest sets that make a difference.
+
+    Outputs, results and caches of the workspace stay as they are. Raises UsageError before anything is begun, and
+    BuildError when the usual build fails; any GitianError.
+    """
+    workspace = request.workspace
+    plan = _plan(request)
+    for note in plan.notes:
+        progress.warn(note)
+    settings = {target.label: _setting(request, plan, index) for index, target in enumerate(plan.targets)}
+    why = _check(request, settings)
+    aside = Aside.within(workspace)
+    sweep(request.backend, workspace)
+    aside.renew(request.backend)
+    bases = {target.label: Base(image=find_image(
+        workspace.image_directory, suite=target.suite, arch=target.dpkg_arch, backend=request.backend.name,
+        distro=target.distro)) for target in plan.targets}
+    others = _others(request, plan)
+    try:
+        with images_of_environments.held([base.image.path.parent for base in others.values()]):
+            bed = Bed(plan=plan, inputs=prepare(plan, workspace), aside=aside, backend=request.backend,
+                      environment=request.environment, bases=bases, others=others, settings=settings, can=_can(request,
+                      settings))
+            return _Run(request, bed, why).outcome()
+    finally:
+        remove_tree(aside.guests)
+        for tree in (workspace.inputs, aside.root):
+            give_to_caller(tree, request.environment, below=tree is aside.root)
+
+
+def _plan(request: VaryRequest) -> BuildPlan:
+    plan = make_plan(Descriptor.read(request.descriptor),
+                     replace(request.options, cache_read_only=True, skip_image=False, skip_cleanup=False))
+    if request.target is None:
+        return plan
+    targets = tuple(target for target in plan.targets if target.label == request.target)
+    if not targets:
+        raise UsageError(f"'{plan.name}' has no target '{request.target}'.",
+                         hint="It has: " + ", ".join(target.label for target in plan.targets) + ".")
+    return replace(plan, targets=targets)
+
+
+def _setting(request: VaryRequest, plan: BuildPlan, index: int) -> Setting:
+    target, options = plan.targets[index], plan.options
+    return Setting(
+        backend=request.backend.name, suite=target.suite, architecture=target.dpkg_arch, distro=target.distro,
+        image_directory=request.workspace.image_directory, processors=options.num_make, memory=options.memory,
+        network=plan.network, sudo=plan.sudo, inputs=bool(plan.descriptor.files or plan.remotes),
+        restored=request.backend.name == "kvm" and options.layers)
+
+
+def _can(request: VaryRequest, settings: Mapping[str, Setting]) -> dict[str, Names]:
+    """By target, the chosen variations that work there."""
+    return {label: frozenset(entry.name for entry in request.chosen if not _hindrance(request, entry, setting))
+            for label, setting in settings.items()}
+
+
+def _hindrance(request: VaryRequest, variation: Variation, setting: Setting) -> str:
+    if variation.name == PACKAGES and request.wanted is not None:
+        return ""
+    return variations.available(variation, setting)
+
+
+def _check(request: VaryRequest, settings: Mapping[str, Setting]) -> dict[str, str]:
+    """Of the chosen variations, those that work for no target, and why. Raises UsageError."""
+    why = {}
+    for entry in request.chosen:
+        hindrances = [_hindrance(request, entry, setting) for setting in settings.values()]
+        if all(hindrances):
+            why[entry.name] = hindrances[0]
+            if entry.name in request.named:
+                raise UsageError(f"The variation '{entry.name}' does not work here: {hindrances[0]}.",
+                                 hint="Leave it out, or see 'gitian vary --list'.")
+    if len(why) == len(request.chosen):
+        raise UsageError("None of the variations that were chosen works here: " + "; ".join(
+            f"{name}: {reason}" for name, reason in why.items()) + ".", hint="See 'gitian vary --list'.")
+    return why
+
+
+def _others(request: VaryRequest, plan: BuildPlan) -> dict[str, Base]:
+    """Images of the other environment, by target."""
+    if request.wanted is None or PACKAGES not in {entry.name for entry in request.chosen}:
+        return {}
+    made = images_of(request.wanted, plan, request.workspace, request.backend.name)
+    return {label: Base(image=image, exact=environment) for label, (image, environment) in made.items()}
+
+
+class _Run:
+    """The builds of one run, in their order."""
+
+    def __init__(self, request: VaryRequest, bed: Bed, why: dict[str, str]) -> None:
+        self.request, self.bed, self.why = request, bed, why
+        self.began = time.monotonic()
+        self.builder = Builder(bed)
+        self.meter = Meter(request.budget)
+        self.names = tuple(entry.name for entry in request.chosen if entry.name not in why)
+        self.title = ""
+
+    def outcome(self) -> Outcome:
+        """Build, search, compare, judge."""
+        builder = self.builder
+        usual = self._build(frozenset(), "The usual build", quiet=False)
+        again = [self._build(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
+                 for number in range(1, self.request.repeats + 1) if self.meter.exhausted() is None]
+        random = {path: one for one in reversed(again) for path in one.outputs.differing(usual.outputs.digests)}
+        if random:
+            progress.say(f"Random without any variation: {_listed(sorted(random))}")
+        found = minimise(self.names, self._search, noisy=random, meter=self.meter, progress=self._tell)
+        for one in builder.built[1:]:
+            for name, label in strayed(usual, one).items():
+                progress.warn(f"'{name}' of {label} was otherwise in build {one.number} ("
+                              f"{', '.join(sorted(one.names)) or 'as usual'}), though it was not varied.")
+        store_of(self.bed.aside.of.var).prune(size_limit(self.request.environment), keep=builder.layers)
+        return self._judge(usual, random, found)
+
+    def _build(self, names: Names, title: str, *, quiet: bool = True) -> Built:
+        with self.meter.building():
+            return self.builder.build(names, title, quiet=quiet)
+
+    def _tell(self, now: Progress) -> None:
+        if now.news:
+            progress.say(f"{now.news}.")
+        most = now.remaining_at_most
+        self.title = f"Build {len(self.builder.built) + 1}: {now.purpose} ({most} build" \
+                     f"{'' if most == 1 else 's'} remain{'s' if most == 1 else ''} at most)"
+
+    def _search(self, names: Names) -> Result:
+        built = self.builder.build(names, self.title)
+        assert self.builder.reference is not None
+        if built.failed is not None:
+            progress.say(f"  it fails: {built.failed.splitlines()[0]}")
+            return Result(failed=built.failed)
+        changed = built.outputs.differing(self.builder.reference.outputs.digests)
+        progress.say(f"  {len(changed)} of {len(self.builder.reference.outputs.digests)} outputs differ"
+                     if changed else "  no output differs")
+        return Result(changed=changed)
+
+    def _judge(self, usual: Built, random: Mapping[str, Built], found: Minimised) -> Outcome:
+        builder, reports = self.builder, self.request.reports
+        comparing = Comparing(self.bed, usual, reports)
+        causes, same = folded(found.causes)
+        by_names = {built.names: built for built in builder.built if built.names}
+        with progress.step("Comparing what differs"):
+            chance = None
+            if random:
+                chance = Found(variations=(), differences=comparing.chance(random))
+            told = tuple(comparing.cause(cause, by_names[frozenset(cause.variations)]) for cause in causes)
+        kept = {usual.number, *(built.number for built in random.values()),
+                *(by_names[frozenset(cause.variations)].number for cause in causes)}
+        for built in builder.built:
+            if built.number not in kept:
+                remove_tree(built.outputs.place)
+        return Outcome(
+            name=self.bed.plan.name, backend=self.bed.backend.name,
+            targets=tuple(target.label for target in self.bed.plan.targets), manifest=usual.outputs.digests,
+            repeats=self.request.repeats, random=chance, causes=told,
+            variations=tuple(self._tried(entry, usual, causes, same, found) for entry in self.request.chosen),
+            builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
+            unfinished=found.unfinished, left=tuple(
+                f"{_listed(one.outputs) if one.fails is None else 'a failure'}: something among "
+                f"{', '.join(one.suspects)}" for one in found.left))
+
+    def _tried(self, entry: Variation, usual: Built, causes: Sequence[Cause], same: Mapping[str, str],
+               found: Minimised) -> Tried:
+        name = entry.name
+        if name in self.why:
+            return Tried(name=name, what=entry.what, state=State.NOT_TRIED, why=self.why[name])
+        probes, effect = self._effect(name, usual)
+        state, others, outputs = judged(name, causes, same, found, effect=effect)
+        labels = [label for label, can in self.bed.can.items() if name in can]
+        remark = variations.remarks(entry, self.bed.settings[labels[0]])
+        missing = [label for label in self.bed.can if label not in labels]
+        if missing:
+            remark = "; ".join(filter(None, [remark, f"not for {', '.join(missing)}"]))
+        words = {State.AS: f"as {same.get(name, '')} does",
+                 State.NO_EFFECT: "the probe in the guest saw no change: nothing is known of it",
+                 State.OPEN: found.unfinished or "no build with it has come to its script"}
+        return Tried(name=name, what=entry.what, state=state, others=others, outputs=outputs, why=words.get(state, ""),
+                     remark=remark, probes=probes)
+
+    def _effect(self, name: str, usual: Built) -> tuple[dict[str, tuple[str, str]], bool | None]:
+        """What the probe saw, by target, and whether it saw a change in every build that had the variation."""
+        before = {seen.label: seen.answers.get(name, "") for seen in usual.seen}
+        probes: dict[str, tuple[str, str]] = {}
+        effect: bool | None = None
+        for built in sorted(self.builder.built, key=lambda built: len(built.names)):
+            if name not in built.names or not any(seen.answers and name in seen.varied for seen in built.seen):
+                continue
+            for seen in built.seen:
+                if seen.answers and name in seen.varied:
+                    probes.setdefault(seen.label, (before[seen.label], seen.answers.get(name, "")))
+            effect = effect is not False and name not in without_effect(usual, built)
+        return probes, effect
+
+
+def _listed(paths: Sequence[str], most: int = 5) -> str:
+    return ", ".join(paths[:most]) + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
