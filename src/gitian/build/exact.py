@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gitian.errors import EnvironmentUnavailableError, InputError
 from gitian.formats.environment import Environment
+from gitian.formats.fetched import Fetched
 from gitian.formats.image_record import InstalledPackage
 from gitian.formats.manifest import Manifest
 from gitian.formats.report import Report
@@ -39,6 +40,16 @@ class Wanted:
     like: Report | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The image that a target's guest is made from; ``exact`` when it holds the whole of that environment, for which
+    ``fetched`` came over the network just now."""
+
+    image: BaseImage
+    exact: Environment | None = None
+    fetched: tuple[Fetched, ...] = ()
+
+
 def as_recorded(options: Options, wanted: Wanted, dirs: Sequence[str]) -> Options:
     """The options with the recorded commit of every remote for which none was given."""
     if wanted.like is None:
@@ -47,8 +58,7 @@ def as_recorded(options: Options, wanted: Wanted, dirs: Sequence[str]) -> Option
     return replace(options, commits={**{name: recorded[name] for name in dirs if name in recorded}, **options.commits})
 
 
-def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
-           backend: str) -> dict[str, tuple[BaseImage, Environment]]:
+def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace, backend: str) -> dict[str, Base]:
     """An image of each target's environment, by the target's label.
 
     Raises EnvironmentUnavailableError and InputError, with everything that is missing or differs at once; ImageError,
@@ -69,8 +79,29 @@ def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace,
                 place.mkdir()
                 found[environment.label] = _obtained(environment, places, place, workspace.image_directory, backend)
         refuse(wanted, problems, list(dict.fromkeys(one for some in found.values() for one in some.missing)))
-        return {label: (images[environment.label] or _made(environment, found, images, workspace, backend), environment)
-                for label, environment in chosen.items()}
+        return {label: Base(
+            image=images[environment.label] or _made(environment, found, images, workspace, backend), exact=environment,
+            fetched=found[environment.label].fetched if environment.label in found else ())
+            for label, environment in chosen.items()}
+
+
+def base_of(environment: Environment, image: BaseImage, wanted: Wanted, workspace: Workspace,
+            backend: str) -> str | None:
+    """The digest of an environment's root filesystem, if it is the same when it is made once more; else None.
+
+    Raises EnvironmentUnavailableError, ImageError, HostError.
+    """
+    with workspace.scratch() as scratch:
+        found = _obtained(environment, wanted.places, scratch, workspace.image_directory, backend)
+        obtain.require(found)
+        progress.say(f"Is the root filesystem of {environment.label} the same when it is made once more?")
+        again = exact.remade(ExactRequest(directory=workspace.image_directory, environment=environment,
+                                          backend=backend, debs=found.files))
+    if again == image.record.tarball_sha256:
+        return again
+    progress.warn(f"The root filesystem of {environment.label} is another one each time it is made: packages leave "
+                  "random data behind when they are installed. Its digest is therefore not stated.")
+    return None
 
 
 def _made(environment: Environment, found: Mapping[str, obtain.Obtained], images: dict[str, BaseImage | None],

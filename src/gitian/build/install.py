@@ -40,7 +40,7 @@ def installed(guest: Guest, request: TargetRequest, log: Log) -> Installed:
 
     Raises FetchError (apt failed), GuestError, EnvironmentUnavailableError (another environment than was asked for).
     """
-    fetched: list[Fetched] = []
+    fetched: list[Fetched] = [*request.fetched]
     if request.exact is None:
         _install(guest, request, log, fetched.append)
         fetched += fetched_indices(guest, request.source_lines)

@@ -14,7 +14,7 @@ from gitian.attest import statements
 from gitian.attest.statements import Finished
 from gitian.build import exact
 from gitian.build.comparison import Comparison, compare
-from gitian.build.exact import Wanted
+from gitian.build.exact import Base, Wanted
 from gitian.build.layer import store_of
 from gitian.build.log import empty_logs
 from gitian.build.outputs import manifest_of, merge
@@ -22,14 +22,13 @@ from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
 from gitian.environment.layers import size_limit
 from gitian.formats.descriptor import Descriptor
-from gitian.formats.environment import Environment
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
 from gitian.host import hashing, progress
 from gitian.host.children import Work, together
 from gitian.host.workspace import Workspace, give_to_caller, remove_tree, write_atomically
 from gitian.images import exact as images_of_environments
-from gitian.images.lookup import BaseImage, find_image
+from gitian.images.lookup import find_image
 from gitian.inputs.prepare import PreparedInputs, prepare
 from gitian.plan import BuildPlan, Options, Target, make_plan
 
@@ -55,14 +54,6 @@ class BuildOutcome:
     path: Path
     sha256: str
     comparison: Comparison | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """The image that a target's guest is made from; ``exact`` when it holds the whole of that environment."""
-
-    image: BaseImage
-    exact: Environment | None = None
 
 
 def build(request: BuildRequest) -> BuildOutcome:
@@ -153,8 +144,7 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
 def _bases(request: BuildRequest, plan: BuildPlan) -> dict[str, Base]:
     """What each target's guest is made from, by the target's label."""
     if request.wanted is not None:
-        made = exact.images_of(request.wanted, plan, request.workspace, request.backend.name)
-        return {label: Base(image=image, exact=environment) for label, (image, environment) in made.items()}
+        return exact.images_of(request.wanted, plan, request.workspace, request.backend.name)
     return {target.label: Base(image=find_image(
         request.workspace.image_directory, suite=target.suite, arch=target.dpkg_arch, backend=request.backend.name,
         distro=target.distro)) for target in plan.targets}
@@ -223,7 +213,8 @@ def _build_round(targets: list[Target], plan: BuildPlan, request: BuildRequest, 
             state = request.workspace.var / "parallel" / target.label
             (state / "var").mkdir(parents=True, exist_ok=True)
         one = TargetRequest(
-            plan=plan, target=target, image=bases[target.label].image, exact=bases[target.label].exact, inputs=inputs,
+            plan=plan, target=target, image=bases[target.label].image, exact=bases[target.label].exact,
+            fetched=bases[target.label].fetched, inputs=inputs,
             workspace=request.workspace, backend=request.backend, environment=request.environment,
             echo=bool(request.environment.get("CI")), state=state,
             log_suffix=f"-{target.label}" if side_by_side and not last else "",

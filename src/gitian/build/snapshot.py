@@ -34,8 +34,8 @@ _NOTHING = PreparedInputs(files=(), remotes=(), manifest_text="", reference_date
 class SnapshotRequest:
     """A descriptor whose environment is to be recorded, in a workspace that the caller has locked.
 
-    With ``places`` the root filesystem of exactly these packages is made too, so that its digest can be stated; that is
-    where the packages come from.
+    With ``places``, where packages come from, the root filesystem of exactly these packages is made too, twice: if it
+    is the same both times, its digest is stated.
     """
 
     descriptor: Path
@@ -65,10 +65,11 @@ def snapshot(request: SnapshotRequest) -> EnvironmentFile:
     environments = tuple(found.values())
     if request.places is not None:
         wanted = Wanted(origin=str(request.descriptor), environments=environments, places=request.places)
-        images = exact.images_of(wanted, plan, request.workspace, request.backend.name)
-        digests = {(environment.suite, environment.architecture): image.record.tarball_sha256
-                   for image, environment in images.values()}
-        environments = tuple(replace(one, base=digests[one.suite, one.architecture]) for one in environments)
+        images = {base.exact.label: base.image for base in exact.images_of(
+            wanted, plan, request.workspace, request.backend.name).values() if base.exact is not None}
+        bases = {one.label: exact.base_of(one, images[one.label], wanted, request.workspace, request.backend.name)
+                 for one in environments}
+        environments = tuple(replace(one, base=bases[one.label]) for one in environments)
     return EnvironmentFile(environments=environments)
 
 

@@ -39,8 +39,7 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     record.unlink(missing_ok=True)
     prepared, guest = opened(request)
     try:
-        write_atomically(record, fetched.to_json(target.label, request.plan.network,
-                                                 [*request.fetched, *prepared.fetched]))
+        write_atomically(record, fetched.to_json(target.label, request.plan.network, prepared.fetched))
         write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
         _copy_inputs(guest, request)
         try:

@@ -151,8 +151,37 @@ def make_exact(request: ExactRequest) -> BaseImage:
     return image
 
 
+def remade(request: ExactRequest) -> str:
+    """The SHA-256 of the environment's root filesystem when it is made once more, whatever image there is already.
+
+    Packages that leave random data behind when they are installed show in this. Raises like :func:`make_exact`.
+    """
+    environment = request.environment
+    check_target(find_distro(environment.distro), environment.suite, environment.architecture)
+    _check_packages(request)
+    top = make_directory(request.directory / _TOP)
+    files = ImageFiles(directory=place_of(request.directory, environment), suite=environment.suite,
+                       arch=environment.architecture)
+    with locked(top / _GUARD, wait=True, shared=True, what="the images of environments"), files.lock(wait=True), \
+            make.making(files) as scratch:
+        return _root(request, scratch / files.tarball.name, scratch)[1].sha256
+
+
 def _fresh(request: ExactRequest, files: ImageFiles, scratch: Path) -> ImageRecord:
     """The tarball, with its record."""
+    environment = request.environment
+    repository, made = _root(request, scratch / files.tarball.name, scratch)
+    _check_base(environment, made.sha256)
+    record = ImageRecord(
+        distro=environment.distro, suite=environment.suite, architecture=environment.architecture, mirror="",
+        epoch=repository.epoch, tarball_sha256=made.sha256, tarball_size=made.size, sources=(), indices=(),
+        packages=made.packages, made_by=make.made_by())
+    make.keep(files, made, record)
+    return record
+
+
+def _root(request: ExactRequest, tarball: Path, scratch: Path) -> tuple[Repository, rootfs.RootFilesystem]:
+    """The root filesystem of exactly these packages."""
     environment = request.environment
     work = scratch / "exact"
     secluded.prepare(work)
@@ -163,17 +192,10 @@ def _fresh(request: ExactRequest, files: ImageFiles, scratch: Path) -> ImageReco
     with progress.step(f"Making the root filesystem of {environment.label} from {len(environment.packages)} packages"):
         made = rootfs.make_root_filesystem(
             rootfs.RootRequest(distro=find_distro(environment.distro), suite=environment.suite,
-                               arch=environment.architecture, source=repository),
-            scratch / files.tarball.name, scratch)
+                               arch=environment.architecture, source=repository), tarball, scratch)
     _check_installed(environment, made.packages)
-    _check_base(environment, made.sha256)
-    record = ImageRecord(
-        distro=environment.distro, suite=environment.suite, architecture=environment.architecture, mirror="",
-        epoch=repository.epoch, tarball_sha256=made.sha256, tarball_size=made.size, sources=(), indices=(),
-        packages=made.packages, made_by=make.made_by())
-    make.keep(files, made, record)
     lxc.remove(work)  # the next step needs the room
-    return record
+    return repository, made
 
 
 def _check_packages(request: ExactRequest) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gitian.build.exact import Wanted, images_of
+from gitian.build.exact import Base, Wanted, images_of
 from gitian.build.layer import store_of
-from gitian.build.pipeline import Base, sweep
+from gitian.build.pipeline import sweep
 from gitian.environment.layers import size_limit
 from gitian.errors import UsageError
 from gitian.formats.descriptor import Descriptor
@@ -137,8 +137,7 @@ def _others(request: VaryRequest, plan: BuildPlan) -> dict[str, Base]:
     """Images of the other environment, by target."""
     if request.wanted is None or PACKAGES not in {entry.name for entry in request.chosen}:
         return {}
-    made = images_of(request.wanted, plan, request.workspace, request.backend.name)
-    return {label: Base(image=image, exact=environment) for label, (image, environment) in made.items()}
+    return images_of(request.wanted, plan, request.workspace, request.backend.name)
 
 
 class _Run:
