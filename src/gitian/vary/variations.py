@@ -186,7 +186,8 @@ def remarks(variation: Variation, setting: Setting) -> str:
 
 def changes_for(names: frozenset[str], setting: Setting, seed: int = 0, *, now: float | None = None,
                 probed: Iterable[str] | None = None) -> Changes:
-    """What a build with these variations is given; of no names, the usual build with its probes.
+    """What a build with these variations is given; of no names, the usual build with its probes, whose
+    processes are numbered from where those of every other build are.
 
     ``seed`` chooses among values that do as well as each other; ``now`` is the time in seconds since 1970; ``probed``
     are the variations that are asked for in the guest: all usual ones when None, and those of ``names`` in any case.
@@ -201,8 +202,6 @@ def changes_for(names: frozenset[str], setting: Setting, seed: int = 0, *, now: 
     asked = set(probed) if probed is not None else {name for name, entry in VARIATIONS.items()
                                                     if entry.usual and not available(entry, setting)}
     changes = Changes(names=names, probe=probe.probe_script(name for name in VARIATIONS if name in asked | names))
-    if not names:
-        return changes
     processors = _processors(setting) if "cores" in names else None
     memory = _memory(setting) if "memory" in names else None
     moment = time.time() if now is None else now

@@ -24,6 +24,8 @@ LOCALE = "fr_FR.UTF-8"
 ZONE, ZONE_FILE = "<-0930>9:30", "/usr/share/zoneinfo/Pacific/Marquesas"
 #: Linux's numbers of processes in a fresh guest have two or three digits.
 _PIDS = 20000
+#: Where numbers begin when they are not varied, so that they do not hang on how many programs the wrapper has run.
+_USUAL_PIDS = 2000
 _STATE = "/var/lib/gitian-vary"
 
 
@@ -48,12 +50,13 @@ def wrapper(names: frozenset[str], about: Circumstance) -> bytes:
     begins with the line 'ready'.
     """
     steps = list(_steps(names, about))
+    first = _PIDS + about.seed % 9000 if "pids" in names else _USUAL_PIDS
     words = {"home": f"/home/{about.distro}", "user": about.distro, "state": _STATE}
     head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in words.items())
     undo = "".join(back for _, back in reversed(steps))
     return "\n".join([
         _BEGIN, head, _PUT_BACK.replace("@UNDO@\n", undo), _as_user(names, about),
-        *(do for do, _ in steps), _END]).encode()
+        *(do for do, _ in steps), _END.replace("@PID@", str(first))]).encode()
 
 
 _BEGIN = r"""#!/bin/bash
@@ -81,6 +84,19 @@ replaced() {  # FILE COMMAND...: what the command makes of the file stands in it
     replacements=("$file" "${replacements[@]}")
 }
 replacements=()
+
+numbered() {  # NUMBER: the next process gets the one after it; where that cannot be said, numbers are used up
+    local file i
+    for file in "$state/proc/sys/kernel/ns_last_pid" /proc/sys/kernel/ns_last_pid; do
+        if { echo "$1" >"$file"; } 2>/dev/null; then return 0; fi
+    done
+    for ((i = 0; i < 40000; i++)); do
+        (exit 0) &
+        [ $! -lt "$1" ] || break
+        wait $!
+    done
+    wait
+}
 """
 
 _PUT_BACK = """put_back() {
@@ -92,9 +108,11 @@ _PUT_BACK = """put_back() {
 """
 
 _END = r"""
+numbered @PID@
 as_user "$@" bash "$probe" 2>&1 | head -c 200000 >"$state/probed" || :
 { echo ready; cat "$state/probed"; } >"$seen"
 status=0
+numbered $((@PID@ + 500))
 as_user "$@" bash -x "$script" || status=$?
 as_user "$@" bash "$probe" end 2>&1 | head -c 1000 >>"$seen" || :
 exit "$status"
@@ -144,9 +162,8 @@ def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, st
         yield _UPGRADE, ""
     if "usrmerge" in names:
         yield _USRMERGE, ""
-    if "pids" in names:
-        yield ('mkdir -p "$state/proc"\nmount -t proc proc "$state/proc" || :\n',
-               '    umount -l "$state/proc" 2>/dev/null\n')
+    yield ('mkdir -p "$state/proc"\nmount -t proc proc "$state/proc" || :\n',
+           '    umount -l "$state/proc" 2>/dev/null\n')
     if shim:
         source = (data_directory("target-bin") / "vary-shim.c").read_text(encoding="utf-8")
         yield _SHIM.replace("@SOURCE@", source).replace("@DEFINES@", " ".join(shim)), ""
@@ -183,8 +200,6 @@ def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, st
         # What was written until now keeps its time, to the second.
         wait = "sleep 1.1\n" if shown else ""
         yield wait + 'echo "$state/\\$LIB/libvary.so" >/etc/ld.so.preload\n', "    rm -f /etc/ld.so.preload\n"
-    if "pids" in names:
-        yield _PIDS_SET.replace("@PID@", str(_PIDS + about.seed % 9000)), ""
 
 
 _UPGRADE = """DEBIAN_FRONTEND=noninteractive apt-get -q update
@@ -372,19 +387,4 @@ awk -v total=@MEMORY@ '$1 == "MemTotal:" { $0 = sprintf("MemTotal:       %8d kB"
     /proc/meminfo >"$state/meminfo"
 mount --bind "$state/meminfo" /proc/meminfo
 replacements+=(/proc/meminfo)
-"""
-
-#: Where the last number cannot be set (an old kernel, a container that may not), numbers are used up.
-_PIDS_SET = r"""
-for file in "$state/proc/sys/kernel/ns_last_pid" /proc/sys/kernel/ns_last_pid; do
-    if [ "$(exec sh -c 'echo $$')" -lt @PID@ ]; then
-        { echo @PID@ >"$file"; } 2>/dev/null || :
-    fi
-done
-for ((i = 0; i < 40000; i++)); do
-    (exit 0) &
-    [ $! -lt @PID@ ] || break
-    wait $!
-done
-wait
 """
