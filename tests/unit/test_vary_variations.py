@@ -124,9 +124,9 @@ def test_a_leap_day_more_than_a_year_ahead() -> None:
 def test_the_usual_build_is_changed_in_nothing_but_where_process_numbers_begin() -> None:
     changes = changes_for(frozenset(), LXC)
     assert changes.machine is None and changes.setarch == () and changes.probe and changes.names == frozenset()
-    assert b"replaced /" not in changes.wrapper and b"numbered 2000" in changes.wrapper
-    assert b"numbered 2000" in changes_for(frozenset({"user", "locale"}), LXC).wrapper, "however many programs it runs"
-    assert b"numbered 2000" not in changes_for(frozenset({"pids"}), LXC).wrapper
+    assert b"replaced /" not in changes.wrapper and b"numbered 2000\n" in changes.wrapper
+    assert b"numbered 2000\n" in changes_for(frozenset({"user", "locale"}), LXC).wrapper, "however many programs it runs"
+    assert b"numbered 2000\n" not in changes_for(frozenset({"pids"}), LXC).wrapper
     assert changes_for(frozenset({"umask"}), KVM).machine is None, "nothing that takes another machine"
     with_machine = changes_for(frozenset({"memory", "cold"}), KVM).machine
     assert with_machine is not None and with_machine.memory == 2256

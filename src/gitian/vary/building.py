@@ -162,7 +162,7 @@ class Builder:
         return TargetRequest(
             plan=bed.plan, target=target, image=base.image, exact=base.exact, inputs=bed.inputs, workspace=bed.aside,
             backend=bed.backend, environment=bed.environment, state=bed.aside.guests, log_suffix=f"-{number}-{label}",
-            changes=changes_for(varied - {PACKAGES}, bed.settings[label], _SEED),
+            changes=changes_for(varied - {PACKAGES}, bed.settings[label], _SEED, probed=bed.can[label]),
             ready=self._ready.get((label, elsewhere)))
 
     def _check_environment(self, outcome: TargetOutcome, varied: Names) -> None:
