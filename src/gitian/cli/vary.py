@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @click.option("--budget", metavar="BUILDS|TIME", help="So many builds in all ('12'), so long ('30m', '2h'), or both "
               "('12,2h').")
 @click.option("--target", metavar="SUITE-ARCH", help="Build this target only.")
+@click.option("--between", "pair", metavar="A B", nargs=2, help="Vary nothing: name the package that makes two "
+              "signers' outputs differ. A and B are reports, assertions or signers.")
+@click.option("--release", metavar="REL", help="The release of those signers' assertions.")
+@click.option("--destination", metavar="DIR", type=click.Path(path_type=Path), help="The directory that holds all "
+              "releases [default: sigs/NAME].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page about all of it.")
 @click.option("--diffoscope", "reports", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
@@ -89,6 +94,16 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     chosen = variations.choose(names)
     limit = Budget.parse(budget) if budget is not None else None
     workspace = Workspace.locate(directory, os.environ)
+    pair = _pair(words, html, more)
+    if pair is not None:
+        from gitian.cli.vary_between import BetweenOptions, between
+
+        with workspace.lock():
+            between(BetweenOptions(pair=pair, release=more["release"], destination=more["destination"],
+                                   target=more["target"], budget=limit, places=more["places"], as_json=as_json),
+                    descriptor=descriptor, options=options, workspace=workspace, environment=environment,
+                    backend=choose_backend(backend, environment))
+        return
     with workspace.lock():
         wanted = _wanted(peer, descriptor, workspace, more["places"], environment, offline=options.offline)
         outcome = vary(VaryRequest(
@@ -106,6 +121,20 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
         for line in vary_text.lines(outcome):
             click.echo(line)
     _say_whether(outcome)
+
+
+def _pair(words: tuple[str, ...], html: Path | None, more: dict[str, Any]) -> tuple[str, str] | None:
+    """What --between names. Raises UsageError for options that do not go together."""
+    from gitian.errors import UsageError
+
+    pair: tuple[str, str] | None = more["pair"]
+    if pair is None and (more["release"] is not None or more["destination"] is not None):
+        raise UsageError("--release and --destination say where signers' assertions are, and --between names none.")
+    for name, given in (("--vary", words), ("--html", html), ("--diffoscope", more["reports"])):
+        if pair is not None and given:
+            raise UsageError(f"{name}: with --between nothing is varied but the packages.",
+                             hint="Leave one of the two out.")
+    return pair
 
 
 def _packages(words: tuple[str, ...]) -> tuple[str, str | None]:
