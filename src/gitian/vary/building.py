@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gitian.build.exact import Base
 from gitian.build.layer import Prepared
 from gitian.build.outputs import manifest_of
-from gitian.build.pipeline import Base
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
 from gitian.build.varied import seen_path
