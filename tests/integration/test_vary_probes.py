@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gitian.build.target import build_target
+from gitian.build.varied import seen_path
 from gitian.errors import GuestError
 from gitian.guest.kvm import KvmBackend
 from gitian.guest.protocol import Guest
@@ -17,9 +19,9 @@ from gitian.vary.variations import VARIATIONS, available, changes_for
 from tests.integration import kvm_kit, lxc_kit
 from tests.integration.vary_kit import SCRIPT, Builder, Seen
 
-#: Made in the guest alone, of any machine; process numbers come last, since they stay high in a guest.
-IN_THE_GUEST = [*(name for name, entry in VARIATIONS.items()
-                  if entry.usual and "lxc" in entry.backends and name not in ("seed", "pids")), "pids"]
+#: Made in the guest alone, of any machine.
+IN_THE_GUEST = [name for name, entry in VARIATIONS.items()
+                if entry.usual and "lxc" in entry.backends and name != "seed"]
 #: What takes another virtual machine.
 MACHINES = {"cpu", "memory", "cold"}
 
@@ -77,8 +79,7 @@ def test_all_at_once_and_everything_is_put_back(lxc: Place) -> None:
     left = lxc.guest.run(["sh", "-c", "id -un; hostname; readlink /bin/sh; date +%Z; ls -ld out build | cut -c 1; "
                                       "cat out/user; ls /etc/ld.so.preload /srv/another /var/lib/gitian-vary || :"])
     assert left.stdout.decode().split() == ["debian", "gitian", "dash", "UTC", "d", "d", wrapper.USER, wrapper.USER]
-    probes, faults = lxc.builder.build(lxc.guest).differs(lxc.usual)
-    assert (probes, faults) == ({"pids"}, {"pids"}), "the numbers of a running guest's processes go on"
+    assert lxc.builder.build(lxc.guest).differs(lxc.usual) == (set(), set())
 
 
 @pytest.mark.lxc
@@ -112,6 +113,25 @@ def test_a_clock_that_is_shown_leaves_waiting_alone(lxc: Place) -> None:
     script = f"cat >w.c <<'END'\n{wait}END\ngcc -o w w.c -pthread\ntimeout 60 ./w && echo waited >$OUTDIR/clock\n"
     builder = replace(lxc.builder, script=script)
     assert builder.build(lxc.guest, frozenset({"clock"})).status == 0
+
+
+@pytest.mark.lxc
+def test_a_target_is_built_varied_from_its_layer(images: Path, tmp_path: Path) -> None:
+    """The whole way of a target: the usual build is what gbuild gives, with probes or without."""
+    outputs: list[dict[str, bytes]] = []
+    for number, names in enumerate((None, frozenset[str](), frozenset({"hostname", "uid", "clock"}))):
+        builder = Builder(root=tmp_path, images=images, backend="lxc", script="hostname >$OUTDIR/hostname\n"
+                          "touch m\nstat -c %u m >$OUTDIR/uid\ndate +%Y >$OUTDIR/clock\npwd >$OUTDIR/path\n")
+        (tmp_path / "result").mkdir(exist_ok=True)
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        changes = changes_for(names, builder.setting) if names is not None else None
+        outcome = build_target(builder.request(changes), scratch)
+        outputs.append({path.name: path.read_bytes() for path in outcome.out.iterdir()})
+        assert seen_path(tmp_path / "var", "").exists() == (names is not None)
+    assert len(outputs[0]) == 4 and outputs[0] == outputs[1]
+    assert {name for name in outputs[0] if outputs[2][name] != outputs[0][name]} == {"hostname", "uid", "clock"}
+    assert lxc_kit.left_behind(tmp_path) == [f"{tmp_path}/target-bookworm-amd64"], "what it has written stays, as ever"
 
 
 @pytest.mark.kvm

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from gitian.build.changes import Changes
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
 from gitian.build.script import build_script
@@ -38,21 +39,23 @@ FAULTS = {
     "domain": "hostname -d",
     "environment": 'echo "$TERM"; echo "$PATH"; env | wc -l',
     "cores": "nproc; getconf _NPROCESSORS_ONLN; grep -c ^processor /proc/cpuinfo; echo ${MAKEOPTS[@]} $NUM_PROCS",
-    "memory": 'echo "$NUM_MEM"; free | awk \'/^Mem:/ { print $2 }\'',
+    "memory": 'echo "$NUM_MEM"; awk \'/^MemTotal/ { print int($2 / 262144 + 1) }\' /proc/meminfo',
     "file-order": "find listed; perl -e 'opendir(D, q(listed)); print readdir(D)'",
     "filesystem": "stat -f -c %T .",
     "inputs": "stat -c %Y input tree tree/file",
     "aslr": "awk '/stack/ { print ($1 ~ /^7ffffff/) }' /proc/self/maps",
     "pids": "echo $(($$ / 10000))",
     "shell": "sh -c 'echo ${BASH_VERSION:+bash}'",
-    "cpu": "grep -m 1 ^flags /proc/cpuinfo",
+    "cpu": "grep -m 1 ^flags /proc/cpuinfo | grep -ow avx2 || echo none",
     "kernel": "uname -r",
-    "cold": "cat /proc/sys/kernel/random/boot_id",
+    "cold": "stat -c %Y /dev/zero",
 }
 SCRIPT = "touch m\nmkdir listed\ntouch listed/{a,b,c,d}{1,2,3,4,5,6}\n" + "".join(
     f"{{ {words}; }} > $OUTDIR/{name}\n" for name, words in FAULTS.items())
 HEAD = ("name: faults\nsuites: [bookworm]\narchitectures: [amd64]\ndistro: debian\npackages: []\nremotes: []\n"
         "files: []\nreference_datetime: '2020-01-01 00:00:00'\n")
+
+_TIME = "2020-01-01 00:00:00"
 
 _FILL = r"""rm -rf build out install cache
 mkdir -p build/tree out install cache/common
@@ -92,28 +95,31 @@ class Builder:
             backend=self.backend, suite="bookworm", architecture="amd64", distro="debian",
             image_directory=self.images, memory=1024))
 
-    def build(self, guest: Guest, names: frozenset[str] = frozenset()) -> Seen:
-        """One build with these variations, its directories made afresh."""
+    def request(self, changes: Changes | None) -> TargetRequest:
+        """What one build is asked for with."""
         workspace = Workspace(root=self.root, image_directory=self.images)
         workspace.var.mkdir(exist_ok=True)
         body = "".join(f"  {line}\n" for line in self.script.splitlines())
-        descriptor = Descriptor.parse(f"{HEAD}script: |\n{body}".encode(), "faults.yml")
-        plan = make_plan(descriptor, Options(memory=1024))
+        plan = make_plan(Descriptor.parse(f"{HEAD}script: |\n{body}".encode(), "faults.yml"), Options(memory=1024))
         backend: Backend = LxcBackend() if self.backend == "lxc" else KvmBackend()
-        changes = changes_for(names, self.setting, seed=7)
         image = find_image(self.images, "bookworm", "amd64", self.backend, "debian")
-        request = TargetRequest(
+        return TargetRequest(
             plan=plan, target=plan.targets[0], image=image,
-            inputs=PreparedInputs(files=(), remotes=(), manifest_text="", reference_datetime="2020-01-01 00:00:00"),
+            inputs=PreparedInputs(files=(), remotes=(), manifest_text="", reference_datetime=_TIME),
             workspace=workspace, backend=backend, state=self.root, environment=dict(os.environ), changes=changes)
+
+    def build(self, guest: Guest, names: frozenset[str] = frozenset()) -> Seen:
+        """One build with these variations in a guest that is there, its directories made afresh."""
+        changes = changes_for(names, self.setting, seed=7)
+        request = self.request(changes)
+        var, target = request.workspace.var, request.target
         guest.run(["sh", "-c", _FILL])
-        local, script = workspace.var / "build-script", PurePosixPath("/var/cache/gitian/build-script")
-        write_atomically(local, build_script(plan, plan.targets[0], reference_datetime="2020-01-01 00:00:00",
-                                             changes=changes.script))
+        local, script = var / "build-script", PurePosixPath("/var/cache/gitian/build-script")
+        write_atomically(local, build_script(request.plan, target, reference_datetime=_TIME, changes=changes.script))
         guest.put(local, script, user="root")
-        with Log(workspace.var / "build.log", echo=False) as log:
+        with Log(var / "build.log", echo=False) as log:
             status = run_varied(guest, request, changes, script, log)
         sums = guest.run(["sh", "-c", "cd out && sha256sum *"], check=False).stdout.decode()
-        raw = seen_path(workspace.var, "").read_bytes()
+        raw = seen_path(var, "").read_bytes()
         return Seen(status=status, probes=parse_probe(raw), raw=raw,
                     outputs={name: digest for digest, name in map(str.split, sums.splitlines())})

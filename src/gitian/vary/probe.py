@@ -31,7 +31,8 @@ PROBES: Mapping[str, str] = MappingProxyType({
     "domain": "hostname -d; grep ^search /etc/resolv.conf; echo",
     "environment": f"env | grep -Ev '^({_OTHERS})='",
     "cores": 'nproc; grep -c ^processor /proc/cpuinfo; echo "${NUM_PROCS-} ${MAKEOPTS[*]-}"',
-    "memory": 'grep ^MemTotal: /proc/meminfo; echo "${NUM_MEM-}"',
+    # By 256 MiB: what is left of the machine's memory hangs on kernel and processor too.
+    "memory": "awk '/^MemTotal:/ { print int($2 / 262144 + 1) }' /proc/meminfo; echo \"${NUM_MEM-}\"",
     "file-order": "find /usr/sbin -maxdepth 1 | sha256sum | cut -c 1-16",
     "filesystem": "stat -f -c %T .",
     "inputs": "find . -mindepth 1 -name .git -prune -o -printf '%P %T@\\n' | sed 's/\\.[0-9]*$//' | LC_ALL=C sort | "
@@ -40,10 +41,12 @@ PROBES: Mapping[str, str] = MappingProxyType({
             'if [ "$a" = "$b" ]; then echo fixed; else echo random; fi',
     "pids": "echo $(($$ / 10000))",
     "shell": "readlink -f /bin/sh; sh -c 'echo ${BASH_VERSION:+bash}'",
-    "cpu": "grep -m 1 '^model name' /proc/cpuinfo; grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | LC_ALL=C sort | "
-           "sha256sum | cut -c 1-16",
+    # Of the features those that every kernel tells.
+    "cpu": "grep -m 1 '^model name' /proc/cpuinfo; grep -m 1 '^flags' /proc/cpuinfo | "
+           "grep -owE 'sse4_2|popcnt|aes|avx|avx2|bmi2|fma'",
     "kernel": "uname -r",
-    "cold": "cat /proc/sys/kernel/random/boot_id",
+    # Made by the kernel when it boots: one that goes on has the time at which its machine was saved.
+    "cold": "stat -c %Y /dev/zero",
     "seed": "od -An -N 8 -t x1 /dev/urandom",
     "upgrade": "dpkg-query -W | sha256sum | cut -c 1-16",
     "packages": "dpkg-query -W | sha256sum | cut -c 1-16",
