@@ -110,8 +110,8 @@ def _outputs(differences: Iterable[Explained]) -> Iterator[str]:
         yield f"<h3>{text(one.path)}</h3>\n"
         if one.difference is not None:
             yield from _difference(one.difference)
-        if one.problem:
-            yield f'<p class="soft">{text(one.problem)}</p>\n'
+        for remark in filter(None, (one.note, one.problem)):
+            yield f'<p class="soft">{text(remark)}</p>\n'
         for path in one.reports:
             yield f'<p class="soft">diffoscope: {text(path)}</p>\n'
     if len(every) > _OUTPUTS:

@@ -90,7 +90,7 @@ def _differences(differences: Iterable[Explained]) -> Iterator[str]:
         if one.difference is None:
             yield f"  {plain(one.path)}: {plain(one.problem or 'it differs')}"
             continue
-        yield f"  {plain(one.path)}: {one.difference.kind.value}"
+        yield f"  {plain(one.path)}: {one.difference.kind.value}" + (f" ({one.note})" if one.note else "")
         prefix = f"{one.target}/" if one.path != one.difference.path else ""
         for line in one.difference.summary[:_FINDINGS]:
             yield f"    {plain(prefix + line)}"
@@ -144,7 +144,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
 def _explained(one: Explained) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"target": one.target, "path": one.path, "problem": one.problem,
+    return {"target": one.target, "path": one.path, "problem": one.problem, "note": one.note,
             "reports": [str(path) for path in one.reports],
             "difference": asdict(one.difference) if one.difference is not None else None}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gitian.vary.findings import Difference
+from gitian.vary.hints import Cause as Hinted
 from gitian.vary.minimise import Cause, Minimised
 from gitian.vary.variations import VARIATIONS
 
@@ -33,7 +34,7 @@ class Explained:
     """One output that differs, and how. ``path`` begins with the label of its ``target`` where there are several.
 
     ``difference`` is None when the outputs are no longer there. ``reports`` are those of diffoscope; ``problem`` says
-    why there are none.
+    why there are none. ``note`` says what is special about it.
     """
 
     target: str
@@ -41,6 +42,7 @@ class Explained:
     difference: Difference | None
     reports: tuple[Path, ...] = ()
     problem: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,35 @@ class Outcome:
                              for one in found.differences}))
 
 
+def by_chance(differences: Iterable[Explained]) -> tuple[Explained, ...]:
+    """Of what differs between usual builds, what does so for no other reason than that time goes on.
+
+    That is known where all that differs in it is a time, each of its own build.
+    """
+    found = []
+    for one in differences:
+        if one.difference is None or one.difference.more or one.difference.unfinished or not one.difference.hints:
+            continue
+        hints = one.difference.hints
+        places = sum(1 for finding in one.difference.findings if finding.consequence is None)
+        if all(hint.cause is Hinted.TIME and hint.sure for hint in hints) \
+                and sum(1 + hint.also for hint in hints) >= places:
+            found.append(one)
+    return tuple(found)
+
+
+def joined(causes: Sequence[Found], name: str, differences: Sequence[Explained]) -> tuple[Found, ...]:
+    """The causes, with these differences told under a variation alone."""
+    if not differences:
+        return tuple(causes)
+    told = list(causes)
+    for at, cause in enumerate(told):
+        if cause.variations == (name,) and cause.fails is None:
+            told[at] = replace(cause, differences=(*cause.differences, *differences))
+            return tuple(told)
+    return (*told, Found(variations=(name,), differences=tuple(differences)))
+
+
 def folded(causes: Iterable[Cause]) -> tuple[tuple[Cause, ...], dict[str, str]]:
     """The causes without what another one tells already, and which variations differ just as others do.
 
@@ -144,7 +175,7 @@ def _replaced(names: Sequence[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
             yield name, tuple(dict.fromkeys((*names[:at], implied, *names[at + 1:])))
 
 
-def judged(name: str, causes: Sequence[Cause], same: Mapping[str, str], found: Minimised | None, *,
+def judged(name: str, causes: Sequence[Found], same: Mapping[str, str], found: Minimised, *,
            effect: bool | None) -> tuple[State, tuple[tuple[str, ...], ...], int]:
     """What became of a variation that was tried: its state, with which others, and how many outputs.
 
@@ -152,7 +183,7 @@ def judged(name: str, causes: Sequence[Cause], same: Mapping[str, str], found: M
     """
     mine = [cause for cause in causes if name in cause.variations]
     others = tuple(tuple(other for other in cause.variations if other != name) for cause in mine)
-    outputs = len({path for cause in mine for path in cause.outputs})
+    outputs = len({one.path for cause in mine for one in cause.differences})
     if any(cause.fails is not None for cause in mine):
         return State.FAILS, others, outputs
     if mine:
@@ -161,12 +192,11 @@ def judged(name: str, causes: Sequence[Cause], same: Mapping[str, str], found: M
         return State.AS, (), 0
     if effect is False:
         return State.NO_EFFECT, (), 0
-    if found is None or (found.unfinished is not None and _open(name, found)) or effect is None:
+    if effect is None or (found.unfinished is not None and not _equal_with(name, found)):
         return State.OPEN, (), 0
     return State.HELD, (), 0
 
 
-def _open(name: str, found: Minimised) -> bool:
-    """Whether an unfinished search does not know of a variation: nothing was equal with it."""
-    equal = [names for names, result in found.results.items() if not result.failed and not result.changed]
-    return not any(name in names for names in equal)
+def _equal_with(name: str, found: Minimised) -> bool:
+    """Whether an unfinished search has built something equal with a variation: then it cannot be a cause alone."""
+    return any(name in names and not result.failed and not result.changed for names, result in found.results.items())

@@ -25,9 +25,12 @@ from gitian.vary.budget import Budget, Meter, Progress
 from gitian.vary.building import PACKAGES, Bed, Builder, Built, Names, strayed, without_effect
 from gitian.vary.comparing import Comparing
 from gitian.vary.kept import Aside
-from gitian.vary.minimise import Cause, Minimised, Result, minimise
-from gitian.vary.outcome import Found, Outcome, State, Tried, folded, judged
+from gitian.vary.minimise import Minimised, Result, minimise
+from gitian.vary.outcome import Explained, Found, Outcome, State, Tried, by_chance, folded, joined, judged
 from gitian.vary.variations import Setting, Variation
+
+#: Without it, what depends on addresses is no longer random.
+ASLR = "aslr"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,23 +153,42 @@ class _Run:
         self.meter = Meter(request.budget)
         self.names = tuple(entry.name for entry in request.chosen if entry.name not in why)
         self.title = ""
+        self.random: frozenset[str] = frozenset()
 
     def outcome(self) -> Outcome:
         """Build, search, compare, judge."""
         builder = self.builder
         usual = self._build(frozenset(), "The usual build", quiet=False)
-        again = [self._build(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
-                 for number in range(1, self.request.repeats + 1) if self.meter.exhausted() is None]
-        random = {path: one for one in reversed(again) for path in one.outputs.differing(usual.outputs.digests)}
-        if random:
-            progress.say(f"Random without any variation: {_listed(sorted(random))}")
-        found = minimise(self.names, self._search, noisy=random, meter=self.meter, progress=self._tell)
+        for number in range(1, self.request.repeats + 1):
+            if self.meter.exhausted() is None:
+                self._build(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
+        found, told = Minimised(causes=(), left=(), unfinished=None, builds=0, results={}), -1
+        # What is random may show late. What was built until then need not be built again.
+        while len(random := self._random(usual)) > told:
+            if random:
+                progress.say(f"Random without any variation: {_listed(sorted(random))}")
+            told, self.random = len(random), frozenset(random)
+            found = minimise(self.names, self._search, noisy=random, known=found.results, meter=self.meter,
+                             progress=self._tell)
+            if not any(cause.outputs for cause in found.causes) or self.meter.exhausted() is not None:
+                break
+            if builder.built[-1].names:
+                self._build(frozenset(), f"Build {len(builder.built) + 1}: as usual, to see whether it is as before")
         for one in builder.built[1:]:
             for name, label in strayed(usual, one).items():
                 progress.warn(f"'{name}' of {label} was otherwise in build {one.number} ("
                               f"{', '.join(sorted(one.names)) or 'as usual'}), though it was not varied.")
         store_of(self.bed.aside.of.var).prune(size_limit(self.request.environment), keep=builder.layers)
         return self._judge(usual, random, found)
+
+    def _random(self, usual: Built) -> dict[str, Built]:
+        """Outputs that usual builds have otherwise than the first, each with the first such build."""
+        found: dict[str, Built] = {}
+        for one in self.builder.built[1:]:
+            if not one.names:
+                for path in one.outputs.differing(usual.outputs.digests):
+                    found.setdefault(path, one)
+        return found
 
     def _build(self, names: Names, title: str, *, quiet: bool = True) -> Built:
         with self.meter.building():
@@ -186,20 +208,20 @@ class _Run:
             progress.say(f"  it fails: {built.failed.splitlines()[0]}")
             return Result(failed=built.failed)
         changed = built.outputs.differing(self.builder.reference.outputs.digests)
-        progress.say(f"  {len(changed)} of {len(self.builder.reference.outputs.digests)} outputs differ"
-                     if changed else "  no output differs")
+        others = [path for path in changed if path not in self.random]
+        progress.say(f"  {len(others)} of {len(self.builder.reference.outputs.digests)} outputs differ"
+                     + (", besides those that are random" if self.random else "") if others else
+                     "  no output differs" + (" but those that are random" if self.random else ""))
         return Result(changed=changed)
 
     def _judge(self, usual: Built, random: Mapping[str, Built], found: Minimised) -> Outcome:
-        builder, reports = self.builder, self.request.reports
-        comparing = Comparing(self.bed, usual, reports)
+        builder, comparing = self.builder, Comparing(self.bed, usual, self.request.reports)
         causes, same = folded(found.causes)
         by_names = {built.names: built for built in builder.built if built.names}
         with progress.step("Comparing what differs"):
-            chance = None
-            if random:
-                chance = Found(variations=(), differences=comparing.chance(random))
             told = tuple(comparing.cause(cause, by_names[frozenset(cause.variations)]) for cause in causes)
+            chance = comparing.chance(random)
+        chance, told = self._named(chance, told)
         kept = {usual.number, *(built.number for built in random.values()),
                 *(by_names[frozenset(cause.variations)].number for cause in causes)}
         for built in builder.built:
@@ -208,14 +230,41 @@ class _Run:
         return Outcome(
             name=self.bed.plan.name, backend=self.bed.backend.name,
             targets=tuple(target.label for target in self.bed.plan.targets), manifest=usual.outputs.digests,
-            repeats=self.request.repeats, random=chance, causes=told,
-            variations=tuple(self._tried(entry, usual, causes, same, found) for entry in self.request.chosen),
+            repeats=self.request.repeats, random=Found(variations=(), differences=chance) if chance else None,
+            causes=told, variations=tuple(self._tried(entry, usual, told, same, found)
+                                          for entry in self.request.chosen),
             builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
             unfinished=found.unfinished, left=tuple(
                 f"{_listed(one.outputs) if one.fails is None else 'a failure'}: something among "
                 f"{', '.join(one.suspects)}" for one in found.left))
 
-    def _tried(self, entry: Variation, usual: Built, causes: Sequence[Cause], same: Mapping[str, str],
+    def _named(self, chance: tuple[Explained, ...],
+               told: tuple[Found, ...]) -> tuple[tuple[Explained, ...], tuple[Found, ...]]:
+        """What is random, without what is so for a reason that is a variation; the causes, with that."""
+        if "clock" in self.names:
+            times = by_chance(chance)
+            chance = tuple(one for one in chance if one not in times)
+            told = joined(told, "clock", [replace(one, note="in every build, since time goes on") for one in times])
+        if chance and ASLR in self.names:
+            still = self._still({one.path for one in chance})
+            told = joined(told, ASLR, [replace(one, note="in every build, but not when addresses are not random")
+                                       for one in chance if one.path in still])
+            chance = tuple(one for one in chance if one.path not in still)
+        return chance, told
+
+    def _still(self, random: set[str]) -> set[str]:
+        """Of what is random, what is the same in two builds whose addresses are not."""
+        alone = frozenset({ASLR})
+        while sum(built.names == alone for built in self.builder.built) < 2:
+            if self.meter.exhausted() is not None:
+                return set()
+            if self._build(alone, f"Build {len(self.builder.built) + 1}: what is random, without random "
+                                  "addresses").failed is not None:
+                return set()
+        one, other, *_ = (built.outputs.digests for built in self.builder.built if built.names == alone)
+        return {path for path in random if path in one and one[path] == other.get(path)}
+
+    def _tried(self, entry: Variation, usual: Built, causes: Sequence[Found], same: Mapping[str, str],
                found: Minimised) -> Tried:
         name = entry.name
         if name in self.why:
