@@ -7,6 +7,7 @@ packages have to give A's outputs here, and B's those of B, before anything betw
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -180,8 +181,16 @@ class _Apart(Aside):
 
 
 def bound_for(count: int) -> int:
-    """How many builds name one culprit among so many changes at most, that of A's own environment included."""
-    return bound_for_one(count) + 1
+    """How many builds one culprit among so many changes takes at most, A's own environment included.
+
+    Never more than 2 * log2(count) + 2: where that has no room for it, A is built only when it becomes doubtful.
+    """
+    return bound_for_one(count) + (not _believed(count))
+
+
+def _believed(count: int) -> bool:
+    """Whether A's environment is believed to give A's outputs, for want of room: with 2, 3 and 5 changes."""
+    return count > 1 and bound_for_one(count) + 1 > 2 * math.log2(count) + 2
 
 
 def check_records(a: Side, b: Side) -> None:
@@ -257,13 +266,15 @@ def search(lie: Field, mixer: Mixer, meter: Meter, names: tuple[str, str]) -> Fi
 
     if not everything:
         return Finding(answer=Answer.NOT_THE_PACKAGES, a=None, b=None)
-    a = end(frozenset(), names[0], bound)
+    a = None if _believed(count) else end(frozenset(), names[0], bound)
     if (spent := meter.exhausted()) is not None:
         return Finding(answer=Answer.UNDECIDED, a=a, b=None, unfinished=spent)
-    b = end(everything, names[1], bound - 1)
-    if mixer.outputs[frozenset()] == mixer.outputs[everything]:
+    b = end(everything, names[1], bound - (a is not None))
+    if a is None and b is not Outcome.LIKE_B:
+        a = end(frozenset(), names[0], 1)
+    if mixer.outputs[everything] == mixer.outputs.get(frozenset()):
         return Finding(answer=Answer.NOT_THE_PACKAGES, a=a, b=b)
-    if (a, b) != (Outcome.LIKE_A, Outcome.LIKE_B):
+    if a not in (None, Outcome.LIKE_A) or b is not Outcome.LIKE_B:
         return Finding(answer=Answer.NOT_ALONE, a=a, b=b)
 
     def step(chosen: Chosen) -> Outcome:
@@ -272,10 +283,17 @@ def search(lie: Field, mixer: Mixer, meter: Meter, names: tuple[str, str]) -> Fi
         meter.builds -= before == mixer.builds  # what is refused for what its packages say costs nothing
         return outcome
 
-    found = bisect(lie.changes, step, groups=lie.groups, known={frozenset(): a, everything: b}, meter=meter,
-                   progress=_teller(mixer, count))
-    answer = {Conclusion.NAMED: Answer.NAMED, Conclusion.UNDECIDED: Answer.UNDECIDED}.get(found.conclusion,
-                                                                                          Answer.NOT_ALONE)
+    known = {everything: b} if a is None else {frozenset(): a, everything: b}
+    found = bisect(lie.changes, step, groups=lie.groups, known=known, meter=meter, progress=_teller(mixer, count))
+    if a is None:
+        a = next((one.outcome for one in mixer.steps if not one.chosen), None)
+    if found.conclusion is Conclusion.NAMED:
+        answer = Answer.NAMED
+    elif found.conclusion is Conclusion.UNDECIDED:
+        answer = Answer.UNDECIDED
+    else:  # A, which had been believed, has other outputs than were recorded: perhaps B's
+        same = mixer.outputs[everything] == mixer.outputs.get(frozenset())
+        answer = Answer.NOT_THE_PACKAGES if same else Answer.NOT_ALONE
     return Finding(answer=answer, a=a, b=b, bisection=found, unfinished=found.unfinished)
 
 

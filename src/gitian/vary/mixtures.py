@@ -211,6 +211,7 @@ class Mixer:
             try:
                 built = self._retried(chosen)
                 outcome = self._whose(built)
+                self.outputs[chosen] = built
             except _NO_BUILD as error:
                 reason = str(error)
         if reason is not None:
