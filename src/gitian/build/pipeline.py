@@ -21,6 +21,7 @@ from gitian.build.outputs import manifest_of, merge
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
 from gitian.environment.layers import size_limit
+from gitian.formats import fetched
 from gitian.formats.descriptor import Descriptor
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
@@ -95,6 +96,8 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
     report_path = workspace.result / f"{descriptor.name}-res.yml"
     report_path.unlink(missing_ok=True)
     run = statements.begin(plan, workspace.result, workspace.var)
+    for target in plan.targets:
+        _fetched_path(workspace, plan, target.label).unlink(missing_ok=True)
     for directory in (workspace.var, workspace.result, workspace.inputs):
         directory.mkdir(parents=True, exist_ok=True)
     empty_logs(workspace.var)
@@ -108,6 +111,7 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
 
     owners: dict[str, str] = {}
     manifests: dict[str, str] = {}
+    records: dict[str, bytes] = {}
     layers: set[Path] = set()
     for targets in _rounds(plan):
         with workspace.scratch() as scratch:
@@ -117,6 +121,7 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
                                   f"different contents; the one of {conflict.later} is kept.")
                 _keep_caches(outcome, plan, workspace)
                 manifests[outcome.label] = outcome.manifest
+                records[outcome.label] = fetched.to_json(outcome.label, plan.network, outcome.fetched)
                 layers |= {outcome.layer} if outcome.layer is not None else set()
     # Not before: one of several targets must not take away what another starts from.
     store_of(workspace.var).prune(size_limit(request.environment), keep=layers)
@@ -129,6 +134,8 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
                                   images={label: base.image.record for label, base in bases.items()},
                                   backend=request.backend.name, run=run),
                          workspace.result, workspace.var)
+        for label, record in records.items():
+            write_atomically(_fetched_path(workspace, plan, label), record)
         write_atomically(report_path, data)
     for line in report.out_manifest.splitlines():
         request.tell(line)
@@ -139,6 +146,10 @@ def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPla
         for line in comparison.lines():
             request.tell(line)
     return BuildOutcome(report=report, path=report_path, sha256=digest, comparison=comparison)
+
+
+def _fetched_path(workspace: Workspace, plan: BuildPlan, label: str) -> Path:
+    return workspace.result / f"{plan.name}-{label}-fetched.json"
 
 
 def _bases(request: BuildRequest, plan: BuildPlan) -> dict[str, Base]:

@@ -56,8 +56,8 @@ class TargetRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetOutcome:
-    """What one target gave: where its output and caches lie (in the caller's scratch), its environment, and the layer
-    that it started from."""
+    """What one target gave: where its output and caches lie (in the caller's scratch), its environment, the layer that
+    it started from, and what had been fetched for it before the script ran."""
 
     label: str
     manifest: str
@@ -65,3 +65,4 @@ class TargetOutcome:
     cache_common: Path | None = None
     cache_package: Path | None = None
     layer: Path | None = None
+    fetched: tuple[Fetched, ...] = ()

@@ -13,7 +13,6 @@ from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
 from gitian.build.varied import run_varied
 from gitian.errors import BuildError, GuestError
-from gitian.formats import fetched
 from gitian.guest.isolation import check_isolation
 from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StoppableGuest
 from gitian.host import progress
@@ -35,11 +34,8 @@ def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
     ``keep`` it still runs. That is so when the script failed too; after other errors nothing stays.
     """
     workspace, target = request.workspace, request.target
-    record = workspace.result / f"{request.plan.name}-{target.label}-fetched.json"
-    record.unlink(missing_ok=True)
     prepared, guest = opened(request)
     try:
-        write_atomically(record, fetched.to_json(target.label, request.plan.network, prepared.fetched))
         write_atomically(workspace.var / f"base-{target.label}.manifest", prepared.manifest.encode())
         _copy_inputs(guest, request)
         try:
@@ -137,6 +133,6 @@ def _copy_out(guest: Guest, request: TargetRequest, scratch: Path, prepared: Pre
             if guest.run(["test", "-d", f"cache/{descriptor.name}"], check=False).status == 0:
                 package = grab(home / "cache" / descriptor.name, "cache-package")
     return TargetOutcome(label=request.target.label, manifest=prepared.manifest, out=out, cache_common=common,
-                         cache_package=package, layer=prepared.layer)
+                         cache_package=package, layer=prepared.layer, fetched=prepared.fetched)
 
 
