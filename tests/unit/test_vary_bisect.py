@@ -57,9 +57,10 @@ def places(found: Bisection) -> set[frozenset[int]]:
 @pytest.mark.slow
 def test_one_culprit_is_named_and_confirmed_within_the_bound_wherever_it_is() -> None:
     everything = upgrades(300)
+    # Every place among up to 64, and around powers of two, where the bound is tightest; of other numbers some places.
     for count in range(1, 301):
         changes = everything[:count]
-        for at in range(count):
+        for at in range(0, count, 1 if count <= 64 or count in (127, 128, 129, 150, 256, 257, 300) else 17):
             culprit = changes[at]
             steps = flipped_by(changes, [at])
             found = bisect(changes, steps)
