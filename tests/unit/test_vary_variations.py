@@ -49,6 +49,18 @@ def test_every_variation_has_a_probe_and_implies_what_there_is() -> None:
         assert entry.implies <= set(VARIATIONS) - {name}
 
 
+def test_the_page_has_them_all() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/reference/variations.md").read_text()
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()
+            if line.startswith("| `")]
+    told = {row[0]: (row[1], {backend for backend, cell in zip(("lxc", "kvm"), row[3:], strict=True) if cell != "-"})
+            for row in rows if len(row) == 5}
+    assert told == {name: (entry.group, set(entry.backends) if name != "seed" else set())
+                    for name, entry in VARIATIONS.items()}
+    probes = {name.strip(" `") for row in rows if len(row) == 2 for name in row[0].split(",")}
+    assert probes == set(VARIATIONS) - {"seed"}
+
+
 def test_choosing() -> None:
     usual = [name for name, entry in VARIATIONS.items() if entry.usual]
     assert chosen(None) == chosen("") == chosen("usual") == usual
@@ -125,7 +137,8 @@ def test_the_usual_build_is_changed_in_nothing_but_where_process_numbers_begin()
     changes = changes_for(frozenset(), LXC)
     assert changes.machine is None and changes.setarch == () and changes.probe and changes.names == frozenset()
     assert b"replaced /" not in changes.wrapper and b"numbered 2000\n" in changes.wrapper
-    assert b"numbered 2000\n" in changes_for(frozenset({"user", "locale"}), LXC).wrapper, "however many programs it runs"
+    other = changes_for(frozenset({"user", "locale"}), LXC).wrapper
+    assert b"numbered 2000\n" in other, "however many programs it runs"
     assert b"numbered 2000\n" not in changes_for(frozenset({"pids"}), LXC).wrapper
     assert changes_for(frozenset({"umask"}), KVM).machine is None, "nothing that takes another machine"
     with_machine = changes_for(frozenset({"memory", "cold"}), KVM).machine

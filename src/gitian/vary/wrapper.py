@@ -223,6 +223,8 @@ shim "$(gcc -print-multiarch)" "${defines[@]}" "$state/shim.c" -ldl -pthread
 if [ "$(gcc -print-multiarch)" = x86_64-linux-gnu ]; then
     shim i386-linux-gnu -m32 "${defines[@]}" "$state/shim.c" -ldl -pthread 2>/dev/null ||
         shim i386-linux-gnu -m32 -nostdlib -x c /dev/null 2>/dev/null || :
+    # That of a C library which is a package of this architecture (libc6-i386) says 'lib32'.
+    mkdir "$state/lib32" && cp "$state/lib/i386-linux-gnu/libvary.so" "$state/lib32" 2>/dev/null || :
 fi
 """
 
