@@ -31,8 +31,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "uid.tar": ("uid", "touch u; tar --mtime=@0 --mode=644 --numeric-owner -cf OUT u"),
     "pid": ("pids", "echo $$ > OUT"),
     "zone": ("timezone", "date -d @0 +%H:%M > OUT"),
-    "pointer": ("aslr", r"printf '#include <stdio.h>\nint main(void) { int a; return printf(\"%%p\", (void *)&a) < 0; }'"
-                        " > p.c; gcc -O1 -o p p.c; ./p > OUT"),
+    "pointer": ("aslr", r"printf '#include <stdio.h>\nint main(void) { int a; return printf(\"%%p\", (void *)&a); }'"
+                        " > p.c; gcc -O1 -o p p.c; ./p > OUT || :"),
 }
 RANDOM = "head -c 8 /dev/urandom | od -An -tx1 > $OUTDIR/random\n"
 CLEAN = "echo the same > $OUTDIR/same\n"
