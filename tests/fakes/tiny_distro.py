@@ -15,6 +15,10 @@ PROGRAMS = ("bash", "cat", "chmod", "chown", "cp", "cut", "diff", "dpkg", "dpkg-
             "install", "ldconfig", "ln", "ls", "mkdir", "mv", "rm", "rmdir", "sed", "sh", "start-stop-daemon", "tar",
             "test", "touch", "true", "update-alternatives", "useradd", "userdel")
 
+#: What a guest and a build script need besides.
+GUEST_PROGRAMS = ("chroot", "date", "head", "mount", "setarch", "setsid", "sha256sum", "sleep", "sort", "stat", "tail",
+                  "tr", "umount", "uname", "wc")
+
 _PASSWD = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 _GROUP = "root:x:0:\nshadow:x:42:\nmail:x:8:\nnogroup:x:65534:\n"
 
@@ -34,9 +38,12 @@ def _libraries(programs: Iterable[Path]) -> set[Path]:
     return found
 
 
-def packages(directory: Path, others: Sequence[str], arch: str) -> list[Path]:
-    """The distro's packages: one that is essential and holds all programs, and empty ones by name."""
-    programs = {name: _which(name) for name in PROGRAMS}
+def packages(directory: Path, others: Sequence[str], arch: str, *, guest: bool = False) -> list[Path]:
+    """The distro's packages: one that is essential and holds all programs, and empty ones by name.
+
+    With ``guest`` a build can run in a container that is made of them.
+    """
+    programs = {name: _which(name) for name in (*PROGRAMS, *(GUEST_PROGRAMS if guest else ()))}
     files: dict[str, bytes | Path] = {}
     for name, path in programs.items():
         place = "usr/sbin" if "sbin" in str(path.parent) else "usr/bin"
