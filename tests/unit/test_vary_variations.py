@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,8 +87,10 @@ def test_what_cannot_work_says_why() -> None:
     bare = Setting(backend="kvm", suite="bullseye", architecture="amd64", distro="debian", image_directory=NOWHERE,
                    network=False, inputs=False, restored=False)
     assert {"inputs", "cold", "upgrade"} <= set(left_out(choose("all"), bare))
-    online = Setting(backend="lxc", suite="bullseye", architecture="amd64", distro="debian", image_directory=NOWHERE)
+    online = replace(KVM, suite="bullseye")
     assert available(VARIATIONS["usrmerge"], online) == ""
+    assert "taken apart" in available(VARIATIONS["usrmerge"], replace(online, merged_usr=True))
+    assert "overlay" in available(VARIATIONS["usrmerge"], replace(LXC, suite="bullseye"))
     with pytest.raises(UsageError, match="virtual machine"):
         changes_for(frozenset({"cpu"}), LXC)
     with pytest.raises(UsageError, match="no variation"):

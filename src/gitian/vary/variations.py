@@ -101,7 +101,7 @@ VARIATIONS: Mapping[str, Variation] = _table(
     Variation(name="upgrade", group="packages", usual=False, what="packages: upgraded to what the archive has now"),
     Variation(name="packages", group="packages", usual=False,
               what="packages: those of a peer's report (packages=FILE)"),
-    Variation(name="usrmerge", group="packages", usual=False, what="/bin and /lib: links into /usr"),
+    Variation(name="usrmerge", group="packages", usual=False, backends=_KVM, what="/bin and /lib: links into /usr"),
 )
 GROUPS: frozenset[str] = frozenset(entry.group for entry in VARIATIONS.values())
 
@@ -143,6 +143,13 @@ def _named(word: str, usual: Iterable[str]) -> set[str]:
 
 def available(variation: Variation, setting: Setting) -> str:
     """Why a variation cannot work here, in words that end a sentence; '' when it can."""
+    if variation.name == "usrmerge":
+        if setting.suite not in _UNMERGED:
+            return f"{setting.suite} allows no other way: its /bin and /lib are always links into /usr"
+        if setting.merged_usr:
+            return "it is merged already, and cannot be taken apart"
+        if setting.backend not in variation.backends:
+            return "in a container's overlay directories cannot be merged: it takes a virtual machine (KVM)"
     if setting.backend not in variation.backends:
         return "a container has the host's: it takes a virtual machine (KVM)"
     if variation.name == "seed":
@@ -158,11 +165,6 @@ def available(variation: Variation, setting: Setting) -> str:
         return "the descriptor has no files and no remotes"
     if variation.name in ("upgrade", "usrmerge") and not setting.network:
         return "the guest has no network"
-    if variation.name == "usrmerge":
-        if setting.suite not in _UNMERGED:
-            return f"{setting.suite} allows no other way: its /bin and /lib are always links into /usr"
-        if setting.merged_usr:
-            return "it is merged already, and cannot be taken apart"
     return ""
 
 
