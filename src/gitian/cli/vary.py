@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.argument("descriptor", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--vary", "words", metavar="NAMES", multiple=True, help="What to vary: names and groups by commas, "
               "'-NAME' to leave one out, 'packages=REPORT|ASSERTION|FILE' [default: the usual ones].")
-@click.option("--list", "listed", is_flag=True, help="List the variations and exit.")
+@click.option("--list", "listed", is_flag=True, help="List the variations and exit; with a DESCRIPTOR, also which "
+              "of them do not work here, and why.")
 @click.option("--repeat", metavar="N", type=click.IntRange(0, 1000), default=1, show_default=True,
               help="How often to build again as usual, to find what is random.")
 @click.option("--budget", metavar="BUILDS|TIME", help="So many builds in all ('12'), so long ('30m', '2h'), or both "
@@ -75,14 +76,14 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     from gitian.plan import Options, parse_assignments
     from gitian.vary import variations
     from gitian.vary.budget import Budget
-    from gitian.vary.run import VaryRequest, vary
+    from gitian.vary.run import VaryRequest, prospects, vary
 
-    if listed:
-        for line in vary_text.listing(as_json=as_json):
+    if descriptor is None:
+        if not listed:
+            raise UsageError("Which descriptor? None was given.", hint="Try: gitian vary DESCRIPTOR")
+        for line in vary_text.listing(None, as_json=as_json):
             click.echo(line)
         return
-    if descriptor is None:
-        raise UsageError("Which descriptor? None was given.", hint="Try: gitian vary DESCRIPTOR")
     progress.set_quiet(quiet)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
     names, peer = _packages(words)
@@ -94,6 +95,12 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     chosen = variations.choose(names)
     limit = Budget.parse(budget) if budget is not None else None
     workspace = Workspace.locate(directory, os.environ)
+    if listed:
+        for line in vary_text.listing(prospects(VaryRequest(
+                descriptor=descriptor, options=options, workspace=workspace, target=more["target"],
+                backend=choose_backend(backend, environment), chosen=variations.choose("all"))), as_json=as_json):
+            click.echo(line)
+        return
     pair = _pair(words, html, more)
     if pair is not None:
         from gitian.cli.vary_between import BetweenOptions, between

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gitian.host.progress import plain
@@ -16,18 +16,22 @@ _OUTPUTS = 20
 _FINDINGS = 3
 
 
-def listing(*, as_json: bool) -> Iterator[str]:
-    """All variations, by group."""
+def listing(why: Mapping[str, str] | None, *, as_json: bool) -> Iterator[str]:
+    """All variations; with ``why``, the reasons for which some do not work with a descriptor, by name."""
     from gitian.vary.variations import VARIATIONS
 
     if as_json:
         yield json.dumps([{"name": one.name, "group": one.group, "what": one.what, "backends": sorted(one.backends),
-                           "usual": one.usual, "implies": sorted(one.implies)} for one in VARIATIONS.values()],
-                         indent=2)
+                           "usual": one.usual, "implies": sorted(one.implies),
+                           **({} if why is None else {"works": one.name not in why, "why": why.get(one.name)})}
+                          for one in VARIATIONS.values()], indent=2)
         return
-    rows = [("NAME", "GROUP", "BACKENDS", "WHAT CHANGES")]
-    rows += [(one.name, one.group, "KVM" if one.backends == {"kvm"} else "KVM, LXC",
-              one.what + ("" if one.usual else " (only when it is named)")) for one in VARIATIONS.values()]
+    rows: list[tuple[str, ...]] = [("NAME", "GROUP", "BACKENDS", "WHAT CHANGES")]
+    for one in VARIATIONS.values():
+        usual = "" if one.usual else " (only when it is named)"
+        rows.append((one.name, one.group, "KVM" if one.backends == {"kvm"} else "KVM, LXC", one.what + usual))
+        if why is not None and one.name in why:
+            rows[-1] = (*rows[-1][:3], f"does not work here: {plain(why[one.name])}")
     yield from _table(rows)
 
 
@@ -90,7 +94,7 @@ def _differences(differences: Iterable[Explained]) -> Iterator[str]:
         if one.difference is None:
             yield f"  {plain(one.path)}: {plain(one.problem or 'it differs')}"
             continue
-        yield f"  {plain(one.path)}: {one.difference.kind.value}" + (f" ({one.note})" if one.note else "")
+        yield f"  {plain(one.path)}: {one.difference.kind.value}" + (f" ({plain(one.note)})" if one.note else "")
         prefix = f"{one.target}/" if one.path != one.difference.path else ""
         for line in one.difference.summary[:_FINDINGS]:
             yield f"    {plain(prefix + line)}"

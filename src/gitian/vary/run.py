@@ -87,9 +87,16 @@ def vary(request: VaryRequest) -> Outcome:
             give_to_caller(tree, request.environment, below=tree is aside.root)
 
 
-def _plan(request: VaryRequest) -> BuildPlan:
-    plan = make_plan(Descriptor.read(request.descriptor),
-                     replace(request.options, cache_read_only=True, skip_image=False, skip_cleanup=False))
+def prospects(request: VaryRequest) -> dict[str, str]:
+    """Of the chosen variations, those that work for no target of the descriptor, and why. Nothing is built."""
+    plan = _plan(request, commits=False)
+    return _hindrances(request, {target.label: _setting(request, plan, index)
+                                 for index, target in enumerate(plan.targets)})
+
+
+def _plan(request: VaryRequest, *, commits: bool = True) -> BuildPlan:
+    plan = make_plan(Descriptor.read(request.descriptor), replace(
+        request.options, cache_read_only=True, skip_image=False, skip_cleanup=False), commits=commits)
     if request.target is None:
         return plan
     targets = tuple(target for target in plan.targets if target.label == request.target)
@@ -121,19 +128,24 @@ def _hindrance(request: VaryRequest, variation: Variation, setting: Setting) -> 
 
 
 def _check(request: VaryRequest, settings: Mapping[str, Setting]) -> dict[str, str]:
-    """Of the chosen variations, those that work for no target, and why. Raises UsageError."""
-    why = {}
-    for entry in request.chosen:
-        hindrances = [_hindrance(request, entry, setting) for setting in settings.values()]
-        if all(hindrances):
-            why[entry.name] = hindrances[0]
-            if entry.name in request.named:
-                raise UsageError(f"The variation '{entry.name}' does not work here: {hindrances[0]}.",
-                                 hint="Leave it out, or see 'gitian vary --list'.")
+    """Of the chosen variations, those that work for no target, and why. Raises UsageError when one was named."""
+    why = _hindrances(request, settings)
+    for name in sorted(request.named & set(why)):
+        raise UsageError(f"The variation '{name}' does not work here: {why[name]}.",
+                         hint="Leave it out, or see 'gitian vary --list'.")
     if len(why) == len(request.chosen):
         raise UsageError("None of the variations that were chosen works here: " + "; ".join(
             f"{name}: {reason}" for name, reason in why.items()) + ".", hint="See 'gitian vary --list'.")
     return why
+
+
+def _hindrances(request: VaryRequest, settings: Mapping[str, Setting]) -> dict[str, str]:
+    found = {}
+    for entry in request.chosen:
+        hindrances = [_hindrance(request, entry, setting) for setting in settings.values()]
+        if all(hindrances):
+            found[entry.name] = hindrances[0]
+    return found
 
 
 def _others(request: VaryRequest, plan: BuildPlan) -> dict[str, Base]:
