@@ -96,7 +96,8 @@ def _differences(differences: Iterable[Explained]) -> Iterator[str]:
             continue
         yield f"  {plain(one.path)}: {one.difference.kind.value}" + (f" ({plain(one.note)})" if one.note else "")
         prefix = f"{one.target}/" if one.path != one.difference.path else ""
-        for line in one.difference.summary[:_FINDINGS]:
+        found = zip(one.difference.findings, one.difference.summary, strict=True)
+        for _, line in sorted(found, key=lambda item: item[0].consequence is not None)[:_FINDINGS]:
             yield f"    {plain(prefix + line)}"
         beyond = len(one.difference.findings) - _FINDINGS + one.difference.more
         if beyond > 0:
