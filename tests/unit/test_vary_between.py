@@ -320,6 +320,7 @@ def test_of_one_target_only_its_own_outputs_are_compared() -> None:
     found = search(lie, mixer, Meter(), ("a", "b"))
     assert (found.answer, culprits(found)) == (Answer.NAMED, [["p003"]])
     assert (found.a, found.b) == (Outcome.LIKE_A, Outcome.LIKE_B)
+    assert mixer.own(["other", "tool"]) == ("tool",)
     # A file that is lacking is another output.
     mixer = Pretended(lie, lambda names: {"tool": A["tool"]} if not names else dict(B) if len(names) == 8 else {
         "same": B["same"]} if "p003" in names else {"tool": A["tool"]}, partial=True)

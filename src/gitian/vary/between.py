@@ -165,7 +165,8 @@ def between(request: BetweenRequest) -> Between:
         for tree in (workspace.inputs, aside.root):
             give_to_caller(tree, request.environment, below=tree is aside.root)
     return Between(
-        name=plan.name, a=a.origin, b=b.origin, finding=finding, outputs=differing(a.outputs, b.outputs),
+        name=plan.name, a=a.origin, b=b.origin, finding=finding,
+        outputs=mixer.own(differing(a.outputs, b.outputs)),
         where={change.name: tuple(label for label, ends in lie.ends.items() if change.name in ends.replaced)
                for change in lie.changes},
         environments=apart, changes=len(lie.changes), units=count, steps=tuple(mixer.steps), builds=mixer.builds,

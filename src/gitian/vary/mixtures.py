@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -180,7 +180,7 @@ class Mixer:
         self.bed = bed
         self.between = between
         self.steps: list[Step] = []
-        self.outputs: dict[Chosen, Mapping[str, str]] = {}
+        self.outputs: dict[Chosen, dict[str, str]] = {}
         self._recorded = {Outcome.LIKE_A: a, Outcome.LIKE_B: b}
         self._partial = partial
         self._own: dict[Outcome, Mapping[str, str]] = {}
@@ -190,10 +190,15 @@ class Mixer:
         """How often something was really built."""
         return sum(step.built for step in self.steps)
 
+    def own(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Those of the paths that the targets which are built have made."""
+        made = set().union(*self.outputs.values()) if self._partial else None
+        return tuple(path for path in paths if made is None or path in made)
+
     def end(self, chosen: Chosen) -> Outcome:
         """Build A or B. Raises every GitianError: what was recorded has to be possible."""
         began = time.monotonic()
-        built = self._build(chosen, keep=True)
+        built = self._retried(chosen, keep=True)
         outcome = self._whose(built)
         if self._partial and outcome in self._recorded:
             self._own.setdefault(outcome, built)
@@ -220,12 +225,12 @@ class Mixer:
                                seconds=time.monotonic() - began))
         return outcome
 
-    def _retried(self, chosen: Chosen) -> dict[str, str]:
+    def _retried(self, chosen: Chosen, *, keep: bool = False) -> dict[str, str]:
         try:
-            return self._build(chosen)
+            return self._build(chosen, keep=keep)
         except GuestError as error:  # a guest may fail by chance, and that says nothing of its packages
             progress.warn(f"{error} It is tried once more.")
-            return self._build(chosen)
+            return self._build(chosen, keep=keep)
 
     def _whose(self, built: Mapping[str, str]) -> Outcome:
         for outcome, recorded in self._recorded.items():
