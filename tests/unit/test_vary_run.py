@@ -144,6 +144,7 @@ def test_what_changes_without_being_varied_is_seen_unless_it_is_implied() -> Non
     assert strayed(usual, built(2, "filesystem", other)) == {}
     assert strayed(usual, built(2, "filesystem", {**other, "cores": "1"})) == {"cores": "a"}
     assert strayed(usual, built(2, "", other)) == {"file-order": "a", "filesystem": "a"}
+    assert strayed(usual, built(2, "upgrade", other)) == {"filesystem": "a"}, "other packages, other directories"
 
 
 # What is told of which variation

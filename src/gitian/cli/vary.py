@@ -84,6 +84,8 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
         for line in vary_text.listing(None, as_json=as_json):
             click.echo(line)
         return
+    if html is not None and not html.absolute().parent.is_dir():  # better now than after all the builds
+        raise UsageError(f"There is no directory for the page '{html}'.", hint="Make it first.")
     progress.set_quiet(quiet)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
     names, peer = _packages(words)
@@ -118,15 +120,15 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
             backend=choose_backend(backend, environment), target=more["target"], repeats=more["repeat"], budget=limit,
             named=frozenset(word.strip() for word in names.split(",")) & set(variations.VARIATIONS), wanted=wanted,
             reports=None if more["no_diffoscope"] else more["reports"] or workspace.var / "vary" / "diffoscope"))
-    if html is not None:
-        from gitian.cli import vary_html
-
-        write_atomically(html, vary_html.page(outcome).encode())
     if as_json:
         click.echo(json_text(vary_text.document(outcome)))
     else:
         for line in vary_text.lines(outcome):
             click.echo(line)
+    if html is not None:
+        from gitian.cli import vary_html
+
+        write_atomically(html, vary_html.page(outcome).encode())
     _say_whether(outcome)
 
 

@@ -214,10 +214,13 @@ def strayed(reference: Built, built: Built) -> dict[str, str]:
 
 
 def _closure(names: Iterable[str]) -> Iterable[str]:
-    groups = {VARIATIONS[name].group for name in names if VARIATIONS[name].group == "packages"}
+    """The variations whose probes may change with these."""
     for name in names:
         yield name
         yield from VARIATIONS[name].implies
-    yield from (name for name, entry in VARIATIONS.items() if entry.group in groups)
+        if VARIATIONS[name].group == PACKAGES:
+            # Other packages: other directories, and another saved machine to go on from.
+            yield from ("file-order", "cold", *(other for other, entry in VARIATIONS.items()
+                                                if entry.group == PACKAGES))
 
 
