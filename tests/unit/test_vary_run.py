@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -295,3 +296,18 @@ def test_the_list_names_all_and_why_some_do_not_work() -> None:
     assert {one["name"]: one["works"] for one in json.loads(text)}["cpu"] is False
     shown = CliRunner().invoke(cli.command, ["--list"])
     assert shown.exit_code == 0 and "file-order" in shown.output
+
+
+def test_a_time_that_was_given_without_its_zone_is_laid_to_the_zone(tmp_path: Path) -> None:
+    # 2022-12-26 00:00 UTC, and the same by a clock that is 9 hours and a half behind: 34200 seconds later.
+    for name, moment in (("a", 1672012800), ("b", 1672012800 + 34200)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            info = tarfile.TarInfo("usr")
+            info.mtime = moment
+            archive.addfile(info)
+    found = compare_files(tmp_path / "a.tar", tmp_path / "b.tar", Circumstances(time_zone="UTC"),
+                          Circumstances(time_zone="<-0930>9:30"))
+    assert found is not None and [(hint.cause.value, hint.sure) for hint in found.hints] == [("time zone", True)]
+    other = compare_files(tmp_path / "a.tar", tmp_path / "b.tar", Circumstances(time_zone="UTC"),
+                          Circumstances(time_zone="UTC"))
+    assert other is not None and [(hint.cause.value, hint.sure) for hint in other.hints] == [("embedded time", False)]

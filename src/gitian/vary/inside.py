@@ -174,7 +174,13 @@ class Comparison(Book):
     def _time(self, one: int, other: int, offset: int | None, width: int) -> tuple[Clue, ...]:
         left, right = (moments.Moment(start=0, end=0, text=_utc(number), naive=number, width=width, offset=offset)
                        for number in (one, other))
-        return tuple(self.detective.times(left, right)) or (
+        found = tuple(self.detective.times(left, right))
+        ahead, ahead_too = (moments.zone_offset(build.time_zone, number) for build, number in (
+            (self.detective.a, one), (self.detective.b, other)))
+        if not found and ahead is not None and ahead_too is not None and other - one == ahead - ahead_too != 0:
+            # A time was given without its zone ('touch --date=...'): each build took it for its own local time.
+            found = (Clue(cause=Cause.TIME_ZONE, left=left.text, right=right.text, sure=True),)
+        return found or (
             Clue(cause=Cause.TIME, left=left.text, right=right.text, sure=False),)
 
     def _owners(self, one: Entry, other: Entry, place: str, kind: str) -> None:
