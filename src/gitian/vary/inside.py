@@ -177,7 +177,8 @@ class Comparison(Book):
         found = tuple(self.detective.times(left, right))
         ahead, ahead_too = (moments.zone_offset(build.time_zone, number) for build, number in (
             (self.detective.a, one), (self.detective.b, other)))
-        if not found and ahead is not None and ahead_too is not None and other - one == ahead - ahead_too != 0:
+        sure = any(clue.sure for clue in found)
+        if not sure and None not in (ahead, ahead_too) and other - one == (ahead or 0) - (ahead_too or 0) != 0:
             # A time was given without its zone ('touch --date=...'): each build took it for its own local time.
             found = (Clue(cause=Cause.TIME_ZONE, left=left.text, right=right.text, sure=True),)
         return found or (
