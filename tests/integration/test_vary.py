@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.integration.test_gbuild import HEAD, SCRIPTS, descriptor, environment, gbuild, leftovers, report_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: output -> (the variation that must be named for it, alone; what writes it)
 FAULTS: dict[str, tuple[str, str]] = {
@@ -208,6 +211,19 @@ def test_stopped_in_the_middle(workspace: Path, images: Path, number: int) -> No
     vary(workspace, images, "--vary", "umask", "--repeat", "0", str(path))
     assert not leftovers(workspace)
     assert report_of(workspace) == expected
+
+
+@pytest.mark.lxc
+def test_gnu_hello_holds(workspace: Path, images: Path) -> None:
+    """The demo's program, whose script once hung on time zone and path: docs/explanation/vary-review.md."""
+    sources = json.loads((images / "base-bookworm-amd64.json").read_text())["sources"]
+    archive = next(word for line in sources for word in line.split() if word.startswith(("http://", "https://")))
+    name = "hello_2.10.orig.tar.gz"  # the script checks its hash
+    with urllib.request.urlopen(f"{archive.rstrip('/')}/pool/main/h/hello/{name}", timeout=120) as answer:
+        (workspace / "inputs" / name).write_bytes(answer.read(10 * 2**20))
+    found = document(workspace, images, str(ROOT / "share/examples/hello.yml"))
+    assert found["held"] and found["builds"] == 3
+    assert states(found)["timezone"] == states(found)["path"] == states(found)["inputs"] == "held"
 
 
 @pytest.mark.kvm
