@@ -12,10 +12,14 @@ from gitian.formats.descriptor import ARCHITECTURES, Descriptor, Remote
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What gbuild was asked for besides the descriptor. ``memory`` is in MiB; ``commits`` and ``urls`` go by dir."""
+    """What gbuild was asked for besides the descriptor. ``memory`` is in MiB; ``commits`` and ``urls`` go by dir.
+
+    ``pinned`` are commits that win over those of the descriptor too: the recorded ones of a rebuild.
+    """
 
     commits: Mapping[str, str] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
+    pinned: Mapping[str, str] = field(default_factory=dict)
     allow_sudo: bool = False
     skip_image: bool = False
     upgrade: bool = False
@@ -135,7 +139,7 @@ def make_plan(descriptor: Descriptor, options: Options, *, commits: bool = True)
 
 def _planned(remote: Remote, options: Options) -> PlannedRemote:
     # The descriptor's own commit wins over -c, as in the classic; for the url it is the other way round.
-    commit = remote.commit or options.commits.get(remote.dir, "")
+    commit = options.pinned.get(remote.dir) or remote.commit or options.commits.get(remote.dir, "")
     return PlannedRemote(url=options.urls.get(remote.dir, remote.url), dir=remote.dir, commit=commit)
 
 

@@ -105,9 +105,9 @@ def test_an_old_report_is_rebuilt_from_kept_packages(recorded: Recorded, tmp_pat
     assert report_of(workspace) == recorded.report.read_bytes(), "inputs, environment and outputs, line for line"
     assert (workspace / "build/out/tool").read_text() == "tool 1.0\n"
     assert (workspace / "build/out/in.txt").read_text() == "input\none", "the remote is at its recorded commit"
-    # The image is there now, and so is the layer: nothing is looked for any more.
-    again = gbuild(workspace, recorded.images, "--like", str(recorded.report), "--offline", "pkg.yml",
-                   env=recorded.env())
+    # All that it takes is on this machine now: in another workspace nobody is asked, and there is no layer yet.
+    again = gbuild(recorded.workspace(tmp_path / "again"), recorded.images, "--like", str(recorded.report), "--offline",
+                   "pkg.yml", env=recorded.env())
     assert "reproduced: tool\n" in again.stdout
     assert leftovers(workspace) == []
     # Another commit than the recorded one is not built, whoever asks for it.
@@ -178,6 +178,10 @@ def test_the_workspaces_own_report_is_kept(recorded: Recorded, tmp_path: Path) -
            status=30)
     assert (workspace / "result" / "pkg-like.yml").read_text() == text.replace(tool, "0" * 64)
     assert own.read_bytes() == recorded.report.read_bytes()
+    # The same again would hold the rebuild against itself.
+    done = gbuild(workspace, recorded.images, "--like", str(own), "pkg.yml", env=recorded.env(), status=2)
+    assert "pkg-like.yml" in done.stderr
+    assert (workspace / "result" / "pkg-like.yml").read_text() == text.replace(tool, "0" * 64)
 
 
 def snapshot(workspace: Path, images: Path, *words: str, env: Mapping[str, str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gitian.errors import EnvironmentUnavailableError, InputError
+from gitian.errors import EnvironmentUnavailableError, FormatError, InputError
 from gitian.formats.environment import Environment
 from gitian.formats.fetched import Fetched
 from gitian.formats.image_record import InstalledPackage
@@ -21,8 +23,10 @@ from gitian.images.obtain import Missing, Places
 from gitian.images.origins import with_sources
 from gitian.inputs.files import find_files
 from gitian.inputs.prepare import PreparedInputs
+from gitian.names import shown
 from gitian.plan import BuildPlan, Options, Target
 
+_FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HINT_INPUTS = "A rebuild takes what was recorded, or proves nothing: check the descriptor out as it was, and put " \
                "that release's files into 'inputs'."
 
@@ -51,11 +55,32 @@ class Base:
 
 
 def as_recorded(options: Options, wanted: Wanted, dirs: Sequence[str]) -> Options:
-    """The options with the recorded commit of every remote for which none was given."""
+    """The options with the recorded commit of every remote for which none was given: a tag may have moved since."""
+    recorded = _commits(wanted)
+    return replace(options, pinned={name: recorded[name] for name in dirs
+                                    if name in recorded and name not in options.commits})
+
+
+def _commits(wanted: Wanted) -> dict[str, str]:
     if wanted.like is None:
-        return options
-    recorded = {remote.dir: remote.commit for remote in Manifest.parse(wanted.like.in_manifest).remotes}
-    return replace(options, commits={**{name: recorded[name] for name in dirs if name in recorded}, **options.commits})
+        return {}
+    return {remote.dir: remote.commit for remote in Manifest.parse(wanted.like.in_manifest).remotes}
+
+
+def check_record(origin: str, report: Report) -> None:
+    """See that a record says one thing: no output or input with two hashes, no line that means nothing.
+
+    Whoever passed over such a line could call reproduced what is not. Raises FormatError.
+    """
+    for what, text in (("outputs", report.out_manifest), ("inputs", report.in_manifest)):
+        manifest = Manifest.parse(text)
+        if manifest.strange:
+            raise FormatError(f"{origin}: among the {what} stands a line that is none of a manifest: "
+                              f"{shown(manifest.strange[0])}.")
+        names = [*(entry.path for entry in manifest.entries), *(f"git:{remote.dir}" for remote in manifest.remotes)]
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise FormatError(f"{origin}: {shown(name)} stands {times} times among the {what}.")
 
 
 def images_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace, backend: str) -> dict[str, Base]:
@@ -95,13 +120,18 @@ def base_of(environment: Environment, image: BaseImage, wanted: Wanted, workspac
         found = _obtained(environment, wanted.places, scratch, workspace.image_directory, backend)
         obtain.require(found)
         progress.say(f"Is the root filesystem of {environment.label} the same when it is made once more?")
-        again = exact.remade(ExactRequest(directory=workspace.image_directory, environment=environment,
-                                          backend=backend, debs=found.files))
-    if again == image.record.tarball_sha256:
-        return again
-    progress.warn(f"The root filesystem of {environment.label} is another one each time it is made: packages leave "
-                  "random data behind when they are installed. Its digest is therefore not stated.")
-    return None
+        request = ExactRequest(directory=workspace.image_directory, environment=environment, backend=backend,
+                               debs=found.files)
+        again = exact.remade(request)
+        if again != image.record.tarball_sha256:
+            # The image may be one of another day, made by another mmdebstrap: the digest of two that are new counts.
+            once_more = exact.remade(request)
+            if once_more != again:
+                progress.warn(f"The root filesystem of {environment.label} is another one each time it is made: "
+                              "packages leave random data behind when they are installed. Its digest is therefore not "
+                              "stated.")
+                return None
+    return again
 
 
 def _made(environment: Environment, found: Mapping[str, obtain.Obtained], images: dict[str, BaseImage | None],
@@ -152,9 +182,13 @@ def problems_of(wanted: Wanted, plan: BuildPlan, workspace: Workspace) -> Iterat
         yield str(error)
         return
     yield from _differences(Manifest.parse(wanted.like.in_manifest).by_path(), here, "input file")
-    recorded = {remote.dir for remote in Manifest.parse(wanted.like.in_manifest).remotes}
-    for name in sorted(recorded ^ {remote.dir for remote in plan.remotes}):
+    recorded = _commits(wanted)
+    for name in sorted(recorded.keys() ^ {remote.dir for remote in plan.remotes}):
         yield f"the remote '{name}' is {'recorded, but not in the descriptor' if name in recorded else 'not recorded'}"
+    # What -c calls by another name than a full hash is known once the remote is there.
+    asked = {remote.dir: remote.commit for remote in plan.remotes
+             if remote.dir in recorded and _FULL.fullmatch(remote.commit)}
+    yield from _differences({name: recorded[name] for name in asked}, asked, "remote")
 
 
 def _differences(recorded: Mapping[str, str], here: Mapping[str, str], what: str) -> Iterator[str]:
@@ -181,8 +215,7 @@ def check_commits(wanted: Wanted, inputs: PreparedInputs) -> None:
     """See that the remotes are at the recorded commits. Raises InputError, which names all that are not."""
     if wanted.like is None:
         return
-    recorded = {remote.dir: remote.commit for remote in Manifest.parse(wanted.like.in_manifest).remotes}
-    problems = list(_differences(recorded, {remote.dir: remote.commit for remote in inputs.remotes}, "remote"))
+    problems = list(_differences(_commits(wanted), {remote.dir: remote.commit for remote in inputs.remotes}, "remote"))
     if problems:
         raise InputError(f"The inputs are not those of '{wanted.origin}':" + "\n  ".join(["", *problems]),
                          hint="Without -c the recorded commits are taken.")

@@ -41,6 +41,7 @@ def installed(guest: Guest, request: TargetRequest, log: Log) -> Installed:
     Raises FetchError (apt failed), GuestError, EnvironmentUnavailableError (another environment than was asked for).
     """
     fetched: list[Fetched] = [*request.fetched]
+    _add_architectures(guest, request, log)
     if request.exact is None:
         _install(guest, request, log, fetched.append)
         fetched += fetched_indices(guest, request.source_lines)
@@ -111,10 +112,6 @@ def _supply(request: TargetRequest) -> Supply:
 def _install(guest: Guest, request: TargetRequest, log: Log, record: Callable[[Fetched], None]) -> None:
     """Install what the descriptor asks for, in the order of the classic (COMPAT, 'In the guest')."""
     descriptor, supply = request.plan.descriptor, _supply(request)
-    if descriptor.multiarch:
-        with _logged("Adding multiarch support", log):
-            for architecture in descriptor.multiarch:
-                _as_root(guest, ["dpkg", "--add-architecture", architecture], log)
     if descriptor.repositories:
         with _logged("Adding repositories to the sources list", log):
             lines = "".join(f"{repository.source}\n" for repository in descriptor.repositories)
@@ -127,6 +124,13 @@ def _install(guest: Guest, request: TargetRequest, log: Log, record: Callable[[F
     for repository in descriptor.repositories:
         with _logged(f"Installing additional packages from repository {repository.distribution}", log):
             _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log, supply, record)
+
+
+def _add_architectures(guest: Guest, request: TargetRequest, log: Log) -> None:
+    if request.plan.descriptor.multiarch:
+        with _logged("Adding multiarch support", log):
+            for architecture in request.plan.descriptor.multiarch:
+                _as_root(guest, ["dpkg", "--add-architecture", architecture], log)
 
 
 def _set_alternatives(guest: Guest, request: TargetRequest, log: Log) -> None:

@@ -54,7 +54,7 @@ def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callabl
         layer = _usable(store, intent, offline=options.offline)
         if layer is not None:
             return Prepared(manifest=layer.record.manifest, fetched=layer.record.fetched, layer=layer.path)
-    if options.offline:
+    if options.offline and request.exact is None:
         raise FetchError(f"There is no layer for {request.target.label} to build from offline.",
                          hint="Build once without --offline (and without --no-layers).")
     guest = start()

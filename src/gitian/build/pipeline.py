@@ -83,12 +83,14 @@ def _build(request: BuildRequest, plan: BuildPlan) -> BuildOutcome:
     workspace = request.workspace
     sweep(request.backend, workspace)
     bases = _bases(request, plan)  # a missing base image is better said before the inputs are fetched
-    with images_of_environments.held([base.image.path.parent for base in bases.values() if base.exact is not None]):
-        outcome = _build_from(bases, request, plan)
-    if request.wanted is not None:
-        images_of_environments.prune(workspace.image_directory, images_of_environments.limit_of(request.environment),
-                                     [base.image.path.parent for base in bases.values()])
-    return outcome
+    exactly = [base.image.path.parent for base in bases.values() if base.exact is not None]
+    try:
+        with images_of_environments.held(exactly):
+            return _build_from(bases, request, plan)
+    finally:
+        if exactly:
+            images_of_environments.prune(workspace.image_directory,
+                                         images_of_environments.limit_of(request.environment), exactly)
 
 
 def _build_from(bases: Mapping[str, Base], request: BuildRequest, plan: BuildPlan) -> BuildOutcome:

@@ -20,7 +20,7 @@ from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
 from gitian.host import progress
 from gitian.host.workspace import Workspace
-from gitian.images.exact import kernel_of
+from gitian.images.exact import kernel_of, limit_of, prune
 from gitian.images.lookup import find_image
 from gitian.images.obtain import Places
 from gitian.inputs.prepare import PreparedInputs
@@ -69,6 +69,8 @@ def snapshot(request: SnapshotRequest) -> EnvironmentFile:
             wanted, plan, request.workspace, request.backend.name).values() if base.exact is not None}
         bases = {one.label: exact.base_of(one, images[one.label], wanted, request.workspace, request.backend.name)
                  for one in environments}
+        prune(request.workspace.image_directory, limit_of(request.environment),
+              [image.path.parent for image in images.values()])
         environments = tuple(replace(one, base=bases[one.label]) for one in environments)
     return EnvironmentFile(environments=environments)
 

@@ -38,7 +38,7 @@ def command(descriptor: Path, output: Path | None, no_base: bool, offline: bool,
     from gitian.cli.backends import choose_backend
     from gitian.errors import UsageError
     from gitian.host import progress
-    from gitian.host.workspace import Workspace, write_atomically
+    from gitian.host.workspace import Workspace, give_to_caller, write_atomically
     from gitian.plan import Options
 
     if output is not None and not output.absolute().parent.is_dir():
@@ -55,5 +55,6 @@ def command(descriptor: Path, output: Path | None, no_base: bool, offline: bool,
         click.echo(data.decode(), nl=False)
         return
     write_atomically(output, data)
+    give_to_caller(output, environment)
     progress.say(f"'{output}' has " + ", ".join(f"{one.label} ({len(one.packages)} packages)"
                                                 for one in found.environments))

@@ -57,6 +57,7 @@ class Reference:
 
     def record(self, descriptor: Path, workspace: Workspace) -> tuple[str, Report]:
         """What ``like`` names: where it is, and what it says. Raises FormatError, UsageError, DescriptorError."""
+        from gitian.build.exact import check_record
         from gitian.errors import UsageError
         from gitian.formats.report import Report
 
@@ -66,21 +67,33 @@ class Reference:
             if self.release is not None or self.destination is not None:
                 raise UsageError(f"'{self.like}' is a file, so --release and --destination say nothing.",
                                  hint="Leave them out.")
-            return self.like, Report.read(path)
+            report = Report.read(path)
+            check_record(self.like, report)
+            return self.like, report
         if "/" in self.like or not self.like:
             raise UsageError(f"There is no file '{self.like}'.",
                              hint="--like names a report, an assertion, or a signer.")
-        return _signers(self.like, self.release, self.destination, descriptor, workspace)
+        origin, report = _signers(self.like, self.release, self.destination, descriptor, workspace)
+        check_record(origin, report)
+        return origin, report
 
 
 def _keep(path: Path, workspace: Workspace) -> None:
-    """The report of this very workspace is about to be replaced: what is rebuilt stays beside it."""
+    """The report of this very workspace is about to be replaced: what is rebuilt stays beside it.
+
+    The same command a second time would compare the rebuild with itself. Raises UsageError.
+    """
+    from gitian.errors import UsageError
     from gitian.host import progress
     from gitian.host.workspace import write_atomically
 
     if path.resolve().parent == workspace.result.resolve() and path.name.endswith("-res.yml"):
-        kept = path.with_name(path.name.removesuffix("-res.yml") + "-like.yml")
-        write_atomically(kept, path.read_bytes())
+        data, kept = path.read_bytes(), path.with_name(path.name.removesuffix("-res.yml") + "-like.yml")
+        if kept.is_file() and kept.read_bytes() != data:
+            raise UsageError(f"'{path.name}' may be what a rebuild has left: another report is kept as "
+                             f"'result/{kept.name}'.",
+                             hint=f"Rebuild that one (--like {kept}), or remove it.")
+        write_atomically(kept, data)
         progress.say(f"'{path.name}' is kept as 'result/{kept.name}'; the rebuild writes a new one.")
 
 
