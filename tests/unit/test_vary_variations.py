@@ -66,6 +66,7 @@ def test_choosing() -> None:
     usual = [name for name, entry in VARIATIONS.items() if entry.usual]
     assert chosen(None) == chosen("") == chosen("usual") == usual
     assert "upgrade" not in usual and "upgrade" in chosen("all")
+    assert "seed" not in usual, "it works nowhere, and would stand in every table"
     assert chosen("hostname,clock") == ["clock", "hostname"], "in the table's order"
     assert chosen("time") == ["clock", "timezone"], "a group"
     assert chosen("time,-clock,uid") == ["timezone", "uid"]

@@ -97,7 +97,7 @@ VARIATIONS: Mapping[str, Variation] = _table(
     Variation(name="kernel", group="machine", backends=_KVM, implies=frozenset({"cold"}),
               what="the kernel: that of another base image"),
     Variation(name="cold", group="machine", backends=_KVM, what="a machine that boots, in place of one that goes on"),
-    Variation(name="seed", group="machine", what="random numbers"),
+    Variation(name="seed", group="machine", usual=False, what="random numbers"),
     Variation(name="upgrade", group="packages", usual=False, what="packages: upgraded to what the archive has now"),
     Variation(name="packages", group="packages", usual=False,
               what="packages: those of a peer's report (packages=FILE)"),
