@@ -300,6 +300,17 @@ def test_an_index_that_lies(room: Path, tmp_path: Path, debs: dict[str, Path]) -
         archive.close()
 
 
+def test_a_size_that_no_disk_has_room_for_stops_nothing(room: Path, tmp_path: Path, debs: dict[str, Path],
+                                                        published: Archive) -> None:
+    """The index of one source says so; the next source has the file."""
+    liar, package = tmp_path / "liar", package_of(debs["new"])
+    liar.mkdir()
+    (liar / "Packages").write_text(f"Package: {package.name}\nVersion: {package.version}\nArchitecture: amd64\n"
+                                   f"Filename: ./x.deb\nSHA256: {package.sha256}\nSize: 999999999999999\n")
+    lines = (f"deb file:{liar} ./", f"deb file:{published.root} bookworm main")
+    assert get(room, Places(pool=None, sources=lines), debs["new"]).missing == ()
+
+
 # Snapshot services -----------------------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from gitian.errors import FetchError, MissingToolError, ProgramError, UsageError
 from gitian.formats.deblines import deb_words, seen_from_here
 from gitian.formats.image_record import InstalledPackage
-from gitian.host.web import is_own
+from gitian.host.web import LARGEST, is_own
 from gitian.images.archive import fetch_unchecked, paragraphs
 from gitian.images.sources import Source, check_uri
 
@@ -154,7 +154,8 @@ def _candidate(source: Source, name: str, size: str = "") -> Candidate | None:
     steps = [step for step in name.split("/") if step not in ("", ".")]
     if not steps or ".." in steps or _PATH.fullmatch(name) is None:
         return None
-    number = int(size) if re.fullmatch("[0-9]{1,15}", size) else None
+    # What is larger than anything that is fetched is somebody's invention, and no reason to look for room for it.
+    number = int(size) if re.fullmatch("[0-9]{1,15}", size) and int(size) <= LARGEST else None
     scheme, _, place = source.host_uri.partition(":")
     if scheme in ("file", "copy"):
         path = Path(place).joinpath(*steps)
