@@ -171,8 +171,9 @@ def sweep(backend: Backend, workspace: Workspace) -> None:
 
 
 def _sweep_aside(backend: Backend, workspace: Workspace) -> None:
-    if (workspace.var / "vary").is_dir():
-        backend.sweep(workspace.var / "vary" / "guest")
+    for name in ("vary", "vary-between"):
+        if (workspace.var / name).is_dir():
+            backend.sweep(workspace.var / name / "guest")
     aside = workspace.var / "parallel"
     if aside.is_dir() and not aside.is_symlink():
         for place in aside.iterdir():
