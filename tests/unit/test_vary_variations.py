@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gitian.build.script import build_script, probe_script
 from gitian.errors import UsageError
 from gitian.formats.descriptor import Descriptor
 from gitian.plan import Options, make_plan
-from gitian.vary import wrapper
+from gitian.vary import run, wrapper
 from gitian.vary.probe import PROBES, circumstances, parse_probe
 from gitian.vary.variations import (
     GROUPS,
@@ -90,7 +91,6 @@ def test_what_cannot_work_says_why() -> None:
     assert {"inputs", "cold", "upgrade"} <= set(left_out(choose("all"), bare))
     online = replace(KVM, suite="bullseye")
     assert available(VARIATIONS["usrmerge"], online) == ""
-    assert "taken apart" in available(VARIATIONS["usrmerge"], replace(online, merged_usr=True))
     assert "overlay" in available(VARIATIONS["usrmerge"], replace(LXC, suite="bullseye"))
     with pytest.raises(UsageError, match="virtual machine"):
         changes_for(frozenset({"cpu"}), LXC)
@@ -154,6 +154,23 @@ def plan_of(script: str = "true") -> Descriptor:
     return Descriptor.parse(
         f"name: pkg\nsuites: [bookworm]\narchitectures: [amd64]\ndistro: debian\npackages: []\nremotes: []\nfiles: []\n"
         f"reference_datetime: '2020-01-01 00:00:00'\nscript: |\n  {script}\n".encode(), "pkg.yml")
+
+
+def test_what_a_setting_knows_is_what_a_run_can_fill_in() -> None:
+    """A field that nobody fills in would decide something all the same."""
+    source = (Path(run.__file__)).read_text(encoding="utf-8")
+    call = source.partition("return Setting(")[2].partition("\n\n")[0]
+    assert {field.name for field in fields(Setting)} == set(re.findall(r"(\w+)=", call))
+
+
+def test_a_merged_system_is_not_merged_again() -> None:
+    script = changes_for(frozenset({"usrmerge"}), replace(KVM, suite="bullseye")).wrapper.decode()
+    guard = script[script.index("if [ -L /bin ]"):]
+    guard = guard[:guard.index("DEBIAN_FRONTEND")]
+    done = subprocess.run(["bash", "-e"], input=guard.replace("-L /bin", "-L /proc/self"), text=True,
+                          capture_output=True)
+    assert done.returncode == 1 and "taken apart" in done.stdout
+    assert subprocess.run(["bash", "-e"], input=guard.replace("-L /bin", "-L /proc"), text=True).returncode == 0
 
 
 def test_the_header_of_the_script() -> None:

@@ -48,7 +48,7 @@ class Setting:
 
     ``backend`` is 'lxc' or 'kvm'; ``architecture`` dpkg's; ``memory`` in MiB; ``processors`` those of the guest, also
     NUM_PROCS. ``inputs``: whether the build has files or remotes. ``restored``: whether guests go on from a saved
-    machine. ``accel`` is 'kvm' or 'tcg' where known. ``merged_usr``: None when not known.
+    machine.
     """
 
     backend: str
@@ -62,8 +62,6 @@ class Setting:
     sudo: bool = False
     inputs: bool = True
     restored: bool = True
-    accel: str = "tcg"
-    merged_usr: bool | None = None
 
 
 def _table(*entries: Variation) -> Mapping[str, Variation]:
@@ -146,8 +144,6 @@ def available(variation: Variation, setting: Setting) -> str:
     if variation.name == "usrmerge":
         if setting.suite not in _UNMERGED:
             return f"{setting.suite} allows no other way: its /bin and /lib are always links into /usr"
-        if setting.merged_usr:
-            return "it is merged already, and cannot be taken apart"
         if setting.backend not in variation.backends:
             return "in a container's overlay directories cannot be merged: it takes a virtual machine (KVM)"
     if setting.backend not in variation.backends:
@@ -246,8 +242,9 @@ def _machine(names: frozenset[str], setting: Setting) -> MachineChanges | None:
         return None
     kernel, initrd = (_other_kernel(setting) if "kernel" in names else None) or (None, None)
     return MachineChanges(
-        # A plain model, which every accelerator has; the real one has far more features.
-        cpu=("qemu64,cx16=off" if setting.accel == "tcg" else "qemu64") if "cpu" in names else None,
+        # A plain model, which every accelerator has without what emulation does badly (guest/qemu.py); the
+        # real one has far more features.
+        cpu="qemu64,cx16=off" if "cpu" in names else None,
         kernel=kernel, initrd=initrd, memory=_memory(setting) if "memory" in names else None,
         processors=2 if more else None)
 

@@ -205,7 +205,11 @@ def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, st
 _UPGRADE = """DEBIAN_FRONTEND=noninteractive apt-get -q update
 DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 dist-upgrade
 """
-_USRMERGE = """DEBIAN_FRONTEND=noninteractive apt-get -q update
+_USRMERGE = """if [ -L /bin ]; then
+    echo "/bin is a link into /usr already, and cannot be taken apart."
+    exit 1
+fi
+DEBIAN_FRONTEND=noninteractive apt-get -q update
 DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 install usrmerge
 """
 
