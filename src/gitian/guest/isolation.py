@@ -1,7 +1,8 @@
 """Is a guest that was started without a network really cut off? Tried from inside, as its root.
 
 A probe of each kind that a program could use, all at once: DNS, TCP, UDP and ICMP, to where the emulated network has
-its services and to an address of nobody's (RFC 5737, RFC 3849).
+its services and to an address of nobody's (RFC 5737, RFC 3849); and the ways that are in no network namespace, sockets
+to a hypervisor (vsock(7)) and io_uring(7), which makes sockets behind the back of a seccomp profile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ _NOBODY_6 = "2001:db8::1"
 #: A name that stands for the world: whether it is found or not, who says so is a name server.
 _NAME = "www.example.org"
 
+#: The number of io_uring_setup(2), the same for every architecture, and AF_VSOCK.
+_IO_URING_SETUP = 425
+_AF_VSOCK = 40
+#: The hypervisor, to a virtual machine (VMADDR_CID_HOST).
+_HYPERVISOR = 2
+#: Where guests have the host's own kernel, these are not to open at all. 32-bit programs make sockets by socketcall(2),
+#: which no seccomp profile can look into: in their guests the first is not tried.
+_VSOCK_OPENS = "vsock opens"
+_RING_OPENS = "io_uring opens"
+
 #: How long the probe waits for answers (seconds). Where packets are refused at once, it does not wait at all.
 _PATIENCE = 3
 _TIMEOUT = 120.0
@@ -27,14 +38,14 @@ _TIMEOUT = 120.0
 _GATEWAY = re.compile(rf"tcp \S+: answered \(Connection refused\)|icmp (?:{HOST_ADDRESS}|{DNS_ADDRESS}): ")
 
 _ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
-_ANSWER = re.compile(r"([a-z0-9]+ \S+): (refused|silent|answered) \((.*)\)")
+_ANSWER = re.compile(r"([a-z0-9_]+ \S+): (refused|silent|answered) \((.*)\)")
 
 # Arguments: the patience, then words KIND TARGET. Only what perl-base has. A line per probe: 'refused': the guest's own
 # kernel would not send it; 'silent': sent, and nothing came; 'answered': something out there heard it.
 _PROBE = r"""
 use strict;
 use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6 getaddrinfo AF_INET6 EAI_AGAIN EAI_FAIL);
-use Errno qw(EINPROGRESS EHOSTUNREACH ETIMEDOUT EAGAIN EINTR);
+use Errno qw(EINPROGRESS ENODEV EHOSTUNREACH ETIMEDOUT EAGAIN EINTR);
 $| = 1;
 my $patience = shift;
 my (%open, %said);
@@ -45,6 +56,22 @@ my $query = pack("n6", 4711, 0x100, 1, 0, 0, 0) . join("", map { chr(length) . $
     . pack("Cn2", 0, 1, 1);
 for my $probe (@ARGV) {
     my ($kind, $target) = split(/ /, $probe);
+    if ($kind eq "io_uring") {
+        my $parameters = "\0" x 120;
+        my $ring = syscall(__IO_URING_SETUP__, 1, $parameters);
+        if ($ring < 0) { told($probe, "refused", "$!"); } else { told($probe, "answered", "it opens"); }
+        next;
+    }
+    if ($kind eq "vsock") {
+        my $socket;
+        if (!socket($socket, __AF_VSOCK__, SOCK_STREAM, 0)) { told($probe, "refused", "$!"); }
+        elsif ($target eq "opens") { told($probe, "answered", "it opens"); }
+        elsif (connect($socket, pack("S2L2x4", __AF_VSOCK__, 0, 22, $target))) { told($probe, "answered", "yes"); }
+        # A kernel that has such sockets, and no device for them.
+        elsif ($! == ENODEV) { told($probe, "refused", "$!"); }
+        else { told($probe, $! == ETIMEDOUT ? "silent" : "answered", "$!"); }
+        next;
+    }
     if ($kind eq "name") {
         pipe(my $in, my $out) or die "pipe: $!\n";
         my $child = fork();
@@ -109,7 +136,9 @@ for my $probe (keys %open) {
     kill "KILL", $open{$probe}{child} if $open{$probe}{child};
     told($probe, "silent", "no answer within $patience s");
 }
-""".replace("__NAME__", _NAME)
+"""
+for _blank, _value in (("NAME", _NAME), ("IO_URING_SETUP", _IO_URING_SETUP), ("AF_VSOCK", _AF_VSOCK)):
+    _PROBE = _PROBE.replace(f"__{_blank}__", str(_value))
 
 
 @runtime_checkable
@@ -119,18 +148,30 @@ class GatewayGuest(Protocol):
     gateway_answers: bool
 
 
+@runtime_checkable
+class SharedKernelGuest(Protocol):
+    """A guest that has no kernel of its own: what is in no namespace has to be kept from it."""
+
+    shares_kernel: bool
+
+
 def check_isolation(guest: Guest, *, host_address: str = HOST_ADDRESS) -> tuple[str, ...]:
     """Try to reach something from inside a guest, in every way; lines 'KIND TARGET: refused (why)', sorted.
 
     Raises GuestError: something answered, or not everything could be tried.
     """
-    wanted = tuple(_probes(host_address))
+    wanted = tuple(_probes(host_address, guest))
     answers = try_out(guest, wanted)
     gateway = isinstance(guest, GatewayGuest) and guest.gateway_answers
     heard = [line for how, line in answers.values() if how == "answered" and not (gateway and _GATEWAY.match(line))]
-    if heard:
+    opened = [line for line in heard if line.startswith((f"{_VSOCK_OPENS}:", f"{_RING_OPENS}:"))]
+    if heard != opened:
         raise GuestError("The guest was to have no network, and has been answered from outside: "
                          + "\n  ".join(["", *heard]), hint="Is the guest's kernel or the backend not the usual one?")
+    if opened:
+        raise GuestError("The guest was to have no network, and its seccomp profile leaves a way to one: "
+                         + "\n  ".join(["", *opened]),
+                         hint="lxc needs a libseccomp that knows io_uring (that of Debian 11, Ubuntu 20.04 or later).")
     return tuple(line for _, line in answers.values())
 
 
@@ -154,7 +195,17 @@ def try_out(guest: Guest, probes: tuple[str, ...]) -> dict[str, tuple[str, str]]
     return dict(sorted(found.items()))
 
 
-def _probes(host_address: str) -> Iterator[str]:
+def _probes(host_address: str, guest: Guest) -> Iterator[str]:
+    yield from _outside(host_address)
+    if isinstance(guest, SharedKernelGuest) and guest.shares_kernel:
+        yield _RING_OPENS
+        if not guest.label.endswith("-i386"):
+            yield _VSOCK_OPENS
+    else:
+        yield f"vsock {_HYPERVISOR}"
+
+
+def _outside(host_address: str) -> Iterator[str]:
     yield f"dns {DNS_ADDRESS}:53"
     yield f"name {_NAME}"
     more = (host_address,) if _ADDRESS.fullmatch(host_address) else ()

@@ -52,6 +52,9 @@ _PACK_FILE = 'exec tar -c -h -b 512 --format=posix --pax-option=delete=atime,del
 class LxcGuest:
     """A running container. See :class:`gitian.guest.protocol.Guest`."""
 
+    #: The host's: what it has that is in no namespace has to be kept from a guest without a network.
+    shares_kernel = True
+
     def __init__(self, workspace: Path, record: Session, supervisor: process.Popen[bytes] | None) -> None:
         self._workspace = workspace
         self._record = record
