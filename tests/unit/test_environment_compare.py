@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ from gitian.formats.report import Report
 
 
 def package(name: str, version: str = "1.0-1", architecture: str = "amd64", digit: str = "a") -> InstalledPackage:
-    return InstalledPackage(name=name, version=version, architecture=architecture, sha256=digit * 64)
+    """Each package has a hash of its own; ``digit`` stands for the file's content."""
+    digest = hashlib.sha256(f"{name} {architecture} {digit}".encode()).hexdigest()
+    return InstalledPackage(name=name, version=version, architecture=architecture, sha256=digest)
 
 
 def environment(*packages: InstalledPackage, **more: Any) -> Environment:
@@ -54,7 +57,7 @@ bookworm-amd64: 7 packages
   - source                               deb http://ppa.example/x bookworm main
   + source                               deb http://archive.example/s bookworm-security main
 1 package added, 1 removed, 4 changed; 6 other differences
-""".format("a" * 64, "b" * 64, "1" * 64, "2" * 64)
+""".format(package("zlib1g").sha256, package("zlib1g", digit="b").sha256, "1" * 64, "2" * 64)
 
 
 def test_each_kind_of_change_is_seen_once() -> None:
@@ -146,7 +149,7 @@ def test_diff_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("bookworm-amd64", "both", 12), ("trixie-amd64", "new", 0)]
     changes = document["targets"][0]["changes"]
     assert changes[1] == {"subject": "package", "name": "jq", "old": None, "new": "1.6", "old_architecture": None,
-                          "old_sha256": None, "new_architecture": "amd64", "new_sha256": "a" * 64}
+                          "old_sha256": None, "new_architecture": "amd64", "new_sha256": package("jq").sha256}
     assert changes[6] == {"subject": "base", "name": "", "old": "1" * 64, "new": "2" * 64}
     status, out, _ = run(capsys, "diff", old, old, "--json")
     assert (status, json.loads(out)["equal"]) == (0, True)
@@ -164,7 +167,8 @@ def test_a_report_is_compared_with_a_blessed_file(tmp_path: Path, capsys: pytest
     (tmp_path / "hello-res.yml").write_text(report_of(swapped).to_yaml())
     status, out, _ = run(capsys, "diff", old, tmp_path / "hello-res.yml")
     assert status == 1
-    assert out.splitlines()[1:] == [f"  ~ bash  5.2-1 (amd64): another file, sha256 {'a' * 64} -> {'c' * 64}",
+    assert out.splitlines()[1:] == [f"  ~ bash  5.2-1 (amd64): another file, sha256 {package('bash').sha256} -> "
+                                    + "c" * 64,
                                     "0 packages added, 0 removed, 1 changed"]
 
 
@@ -177,8 +181,8 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "kernel  6.1.0-18-amd64 (linux-image-6.1.0-18-amd64_1.0-1_amd64.deb)",
         "source  deb http://archive.example/debian bookworm main",
         "source  deb http://ppa.example/x bookworm main",
-        f"  bash    5.2-1  amd64  {'a' * 64}",
-        f"  tzdata  2023c  all    {'b' * 64}", ""]), "")
+        f"  bash    5.2-1  amd64  {package('bash').sha256}",
+        f"  tzdata  2023c  all    {package('tzdata', '2023c', 'all', 'b').sha256}", ""]), "")
     assert run(capsys, "show", path, "--json") == (0, path.read_text(), "")
     (tmp_path / "hello-res.yml").write_text(report_of(small).to_yaml())
     status, out, _ = run(capsys, "show", tmp_path / "hello-res.yml", "--json")

@@ -89,9 +89,10 @@ _sums = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
 @st.composite
 def _packages(draw: st.DrawFn, own: str) -> tuple[InstalledPackage, ...]:
     names = draw(st.lists(_names, min_size=1, max_size=6, unique=True))
+    sums = draw(st.lists(_sums, min_size=len(names), max_size=len(names), unique=True))
     return by_file_name(InstalledPackage(
-        name=name, version=draw(_versions), architecture=draw(st.sampled_from((own, "all"))), sha256=draw(_sums))
-        for name in names)
+        name=name, version=draw(_versions), architecture=draw(st.sampled_from((own, "all"))), sha256=digest)
+        for name, digest in zip(names, sums, strict=True))
 
 
 @st.composite
@@ -136,8 +137,8 @@ def _shuffled(value: Any, chance: random.Random) -> Any:
 
 
 def test_a_line_is_all_that_an_updated_package_changes() -> None:
-    old = environment(package("bash"), package("git"), package("zlib1g"))
-    new = environment(package("bash"), package("git", "1.0-2"), package("zlib1g"))
+    old = environment(package("bash"), package("git", digit="b"), package("zlib1g", digit="c"))
+    new = environment(package("bash"), package("git", "1.0-2", digit="b"), package("zlib1g", digit="c"))
     one, other = (EnvironmentFile(environments=(item,)).to_json().splitlines() for item in (old, new))
     assert len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) == 1
 
@@ -197,6 +198,7 @@ BAD = [
     (E0 + "packages/0/size", 1, "'size' is not known"),
     (E0 + "packages/1/name", "bash", "'bash' (amd64) stands there twice"),
     (E0 + "packages/2/name", "bash", "'bash' (all) stands there twice"),
+    (E0 + "packages/1/sha256", "1" * 64, "'bash' and 'git' have the same SHA-256"),
 ]
 
 
@@ -208,7 +210,7 @@ def test_what_is_refused_is_named_with_its_place(path: str, value: object, words
 
 
 #: What a schema has no words for: identity among several items, or the length of what several fields make.
-_BEYOND_A_SCHEMA = ("stands there twice", "two environments", "longer than 255")
+_BEYOND_A_SCHEMA = ("stands there twice", "have the same SHA-256", "two environments", "longer than 255")
 
 
 @pytest.mark.parametrize("path, value, words", BAD, ids=[f"{path}={value!r:.20}" for path, value, _ in BAD])

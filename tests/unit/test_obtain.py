@@ -311,6 +311,22 @@ def test_a_size_that_no_disk_has_room_for_stops_nothing(room: Path, tmp_path: Pa
     assert get(room, Places(pool=None, sources=lines), debs["new"]).missing == ()
 
 
+@pytest.mark.parametrize("with_pool", [True, False])
+def test_two_packages_that_claim_one_hash(pool: Pool, room: Path, tmp_path: Path, debs: dict[str, Path],
+                                          with_pool: bool) -> None:
+    """Both are written at the same time; what got into the pool first is not written to again."""
+    packages = [dataclasses.replace(package_of(debs["new"]), name=f"hello{number}") for number in range(12)]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "x.deb").write_bytes(debs["new"].read_bytes())
+    (flat / "Packages").write_text(f"Package: hello\nVersion: 1\nArchitecture: amd64\nFilename: ./x.deb\n"
+                                   f"SHA256: {packages[0].sha256}\nSize: {debs['new'].stat().st_size}\n")
+    places = Places(pool=pool if with_pool else None, sources=(f"deb file:{flat} ./",))
+    obtained = obtain(packages, places, room / "d", room / "s")
+    assert got(obtained) == {package.file_name: package.sha256 for package in packages}
+    assert pooled(pool) == ({packages[0].sha256} if with_pool else set())
+
+
 # Snapshot services -----------------------------------------------------------------------------------------------
 
 @pytest.fixture

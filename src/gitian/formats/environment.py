@@ -263,6 +263,7 @@ def _check_packages(packages: tuple[InstalledPackage, ...], own: str, where: str
     if not packages:
         raise FormatError(f"{where}: there are none.")
     seen: dict[tuple[str, str], InstalledPackage] = {}
+    by_hash: dict[str, InstalledPackage] = {}
     for package in packages:
         try:
             check_package(package.name, package.version, package.architecture)
@@ -270,6 +271,10 @@ def _check_packages(packages: tuple[InstalledPackage, ...], own: str, where: str
             raise FormatError(f"{where}: {error}.") from error
         if seen.setdefault(package.identity(own), package) is not package:
             raise FormatError(f"{where}: '{package.name}' ({package.architecture}) stands there twice.")
+        other = by_hash.setdefault(package.sha256, package)
+        if other is not package:
+            raise FormatError(f"{where}: '{other.name}' and '{package.name}' have the same SHA-256.",
+                              hint="A package's name is in its file, so that no file is two packages.")
 
 
 def _checked(check: Callable[[str], str], text: str, where: str) -> None:

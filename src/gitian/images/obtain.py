@@ -7,6 +7,7 @@ service. None of them is believed; a hash decides.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,6 +170,7 @@ class _Search:
     fetched: list[Fetched] = field(default_factory=list)
     servers: _Servers = field(default_factory=_Servers)
     in_vain: set[str] = field(default_factory=set)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def run(self) -> None:
         if self.use is not None:
@@ -211,14 +213,16 @@ class _Search:
         shelves.put(path, self.destination / package.file_name)
         path.unlink()
 
-    def _new(self, package: InstalledPackage) -> Path:
-        return self.room / f"new-{package.sha256}"
+    def _new(self) -> Path:
+        # Not by the package: of two that claim one hash, both are written at once, and what lies in the pool already
+        # may be another name for either.
+        return self.room / f"new-{next(self.numbers)}"
 
     def _from_directory(self, path: Path) -> None:
         directory = shelves.Directory(path)
         found = set()
         for package in self.missing:
-            place, copy = directory.find(package), self._new(package)
+            place, copy = directory.find(package), self._new()
             if place is not None and shelves.copy_checked(place, copy, package.sha256):
                 self._keep(package, copy)
                 found.add(package)
@@ -256,7 +260,7 @@ class _Search:
             advance = stack.enter_context(
                 progress.bar(f"Fetching packages ({len(todo)} to be had)", sum(sizes.values()) or None))
 
-            def work(package: InstalledPackage, client: Client) -> tuple[Candidate | None, list[str]]:
+            def work(package: InstalledPackage, client: Client) -> tuple[tuple[Candidate, Path] | None, list[str]]:
                 try:
                     candidates = known.get(package) or (lookup(package, client) if lookup is not None else [])
                 except (Refused, Stopped) as error:
@@ -266,8 +270,7 @@ class _Search:
                     if candidate.url in self.in_vain:  # pockets of one archive lead to the same places
                         continue
                     try:
-                        self._bring(package, candidate, client, advance)
-                        return candidate, []
+                        return (candidate, self._bring(package, candidate, client, advance)), []
                     except Refused as error:
                         self.in_vain.add(candidate.url)
                         if not candidate.guess or "404" not in str(error):
@@ -281,11 +284,11 @@ class _Search:
             # The largest first, so that none is left alone at the end.
             results = stack.enter_context(
                 contextlib.closing(side_by_side(sorted(todo, key=lambda one: -sizes[one]), work)))
-            for package, (candidate, reasons) in results:
-                if candidate is None:
+            for package, (came, reasons) in results:
+                if came is None:
                     self._note_all(package, reasons)
                     continue
-                path = self._new(package)
+                candidate, path = came
                 if candidate.path is None:
                     self.fetched.append(Fetched(url=candidate.url, size=path.stat().st_size, sha256=package.sha256))
                 self._keep(package, path)
@@ -293,12 +296,13 @@ class _Search:
         self._found(found)
 
     def _bring(self, package: InstalledPackage, candidate: Candidate, client: Client,
-               advance: Callable[[int], None]) -> None:
-        """One candidate's file, checked. Raises Refused, Stopped."""
-        path = self._new(package)
+               advance: Callable[[int], None]) -> Path:
+        """One candidate's file, checked, under a name of its own. Raises Refused, Stopped."""
+        path = self._new()
         if candidate.path is not None:
             if not shelves.copy_checked(candidate.path, path, package.sha256):
                 raise Refused("it is not there, or another file")
-            return
+            return path
         with self.servers.asking(candidate.url):
             client.save(candidate.url, path, sha256=package.sha256, size=candidate.size, progress=advance)
+        return path

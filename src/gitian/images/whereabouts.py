@@ -91,7 +91,9 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
     """
     # An index for any architecture lists what is for all of them.
     architectures = sorted({package.architecture for package in packages} - {"all"}) or ["amd64"]
-    wanted = {package.sha256.encode(): package for package in packages}
+    wanted: dict[bytes, list[InstalledPackage]] = {}
+    for package in packages:
+        wanted.setdefault(package.sha256.encode(), []).append(package)
     names = {package.name.encode() for package in packages}
     exact: set[InstalledPackage] = set()
     others: dict[str, list[Mapping[str, str]]] = {}
@@ -102,8 +104,7 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
             answered = True
             for path in paths:
                 for entry in _entries(path, wanted, names):
-                    package = wanted.get(entry.get("SHA256", "").encode())
-                    if package is not None:
+                    for package in wanted.get(entry.get("SHA256", "").encode(), ()):
                         candidate = _candidate(source, entry.get("Filename", ""), entry.get("Size", ""))
                         if candidate is not None and package not in exact:
                             exact.add(package)
