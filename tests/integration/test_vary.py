@@ -136,6 +136,13 @@ def test_two_faults_in_one_output_are_both_named(workspace: Path, images: Path) 
     found = document(workspace, images, "--vary", "clock,hostname,umask,shell", str(path), status=31)
     assert sorted(causes(found)["both"]) == ["clock", "hostname"]
     assert states(found) == {"clock": "differs", "hostname": "differs", "umask": "held", "shell": "held"}
+    # Also where one of them makes it another one in every build.
+    path = descriptor(workspace, 'echo "$(date) by $(id -un)" > $OUTDIR/line\n'
+                                 "{ od -An -tx1 -N8 /dev/urandom; nproc; } > $OUTDIR/lines\n" + CLEAN)
+    found = document(workspace, images, "--vary", "clock,user,cores,umask", str(path), status=31)
+    told = causes(found)
+    assert sorted(told.pop("line")) == ["clock", "user"] and told == {"lines": ["cores"]}
+    assert [one["path"] for one in found["random"]] == ["lines"]
 
 
 @pytest.mark.lxc

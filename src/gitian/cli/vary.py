@@ -120,8 +120,10 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
             backend=choose_backend(backend, environment), target=more["target"], repeats=more["repeat"], budget=limit,
             named=frozenset(word.strip() for word in names.split(",")) & set(variations.VARIATIONS), wanted=wanted,
             reports=None if more["no_diffoscope"] else more["reports"] or workspace.var / "vary" / "diffoscope"))
+    text = json_text(vary_text.document(outcome))
+    write_atomically(workspace.var / "vary" / "report.json", f"{text}\n".encode())
     if as_json:
-        click.echo(json_text(vary_text.document(outcome)))
+        click.echo(text)
     else:
         for line in vary_text.lines(outcome):
             click.echo(line)

@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from gitian.host.progress import plain
+from gitian.vary.outcome import State
 
 if TYPE_CHECKING:
     from gitian.vary.outcome import Explained, Found, Outcome, Tried
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 #: So many outputs of a cause, and findings of an output, are shown on a terminal; all of them stand in the document.
 _OUTPUTS = 20
 _FINDINGS = 3
+_COLOURS = {State.HELD: "green", State.NOT_TRIED: None, State.NO_EFFECT: "yellow", State.OPEN: "yellow"} \
+    | dict.fromkeys((State.DIFFERS, State.AS, State.FAILS), "red")
 
 
 def listing(why: Mapping[str, str] | None, *, as_json: bool) -> Iterator[str]:
@@ -43,7 +48,12 @@ def lines(outcome: Outcome) -> Iterator[str]:
         yield ""
     rows = [("VARIATION", "RESULT", "REMARKS")]
     rows += [(one.name, one.state.value, "; ".join(remarks(one))) for one in outcome.variations]
-    yield from _table(rows)
+    states = (None, *(one.state for one in outcome.variations))
+    for state, line in zip(states, _table(rows), strict=True):
+        colour = _COLOURS.get(state) if state is not None else None
+        # A pipe gets none: click takes them out.
+        yield line if colour is None or state is None else line.replace(
+            state.value, click.style(state.value, fg=colour), 1)
     for cause in outcome.causes:
         yield ""
         yield from _cause(cause)

@@ -29,6 +29,8 @@ from gitian.vary.minimise import Minimised, Result, minimise
 from gitian.vary.outcome import Explained, Found, Outcome, State, Tried, by_chance, folded, joined, judged
 from gitian.vary.variations import Setting, Variation
 
+#: A little more than that.
+_SECOND = 1.1
 #: Without it, what depends on addresses is no longer random.
 ASLR = "aslr"
 
@@ -165,23 +167,26 @@ class _Run:
         self.meter = Meter(request.budget)
         self.names = tuple(entry.name for entry in request.chosen if entry.name not in why)
         self.title = ""
-        self.random: frozenset[str] = frozenset()
 
     def outcome(self) -> Outcome:
         """Build, search, compare, judge."""
         builder = self.builder
         usual = self._build(frozenset(), "The usual build", quiet=False)
+        self.comparing = Comparing(self.bed, usual, self.request.reports)
         for number in range(1, self.request.repeats + 1):
             if self.meter.exhausted() is None:
+                # Most times are written in seconds: a build within the same one would not show them.
+                time.sleep(max(0.0, _SECOND - usual.seconds))
                 self._build(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
         found, told = Minimised(causes=(), left=(), unfinished=None, builds=0, results={}), -1
         # What is random may show late. What was built until then need not be built again.
         while len(random := self._random(usual)) > told:
             if random:
                 progress.say(f"Random without any variation: {_listed(sorted(random))}")
-            told, self.random = len(random), frozenset(random)
-            found = minimise(self.names, self._search, noisy=random, known=found.results, meter=self.meter,
-                             progress=self._tell)
+            told = len(random)
+            self.comparing.learn(random)
+            known = {built.names: self._result(built) for built in builder.built if built.names}
+            found = minimise(self.names, self._search, known=known, meter=self.meter, progress=self._tell)
             if not any(cause.outputs for cause in found.causes) or self.meter.exhausted() is not None:
                 break
             if builder.built[-1].names:
@@ -215,24 +220,27 @@ class _Run:
 
     def _search(self, names: Names) -> Result:
         built = self.builder.build(names, self.title)
-        assert self.builder.reference is not None
+        result = self._result(built)
+        if result.failed is not None:
+            progress.say(f"  it fails: {result.failed.splitlines()[0]}")
+        else:
+            progress.say(f"  {len(result.changed) or 'no'} output{'' if len(result.changed) == 1 else 's'} of "
+                         f"{len(self.comparing.usual.outputs.digests)} changed"
+                         + (", besides what is random" if self.comparing.random else ""))
+        return result
+
+    def _result(self, built: Built) -> Result:
         if built.failed is not None:
-            progress.say(f"  it fails: {built.failed.splitlines()[0]}")
             return Result(failed=built.failed)
-        changed = built.outputs.differing(self.builder.reference.outputs.digests)
-        others = [path for path in changed if path not in self.random]
-        progress.say(f"  {len(others)} of {len(self.builder.reference.outputs.digests)} outputs differ"
-                     + (", besides those that are random" if self.random else "") if others else
-                     "  no output differs" + (" but those that are random" if self.random else ""))
-        return Result(changed=changed)
+        return Result(changed=self.comparing.changed(built))
 
     def _judge(self, usual: Built, random: Mapping[str, Built], found: Minimised) -> Outcome:
-        builder, comparing = self.builder, Comparing(self.bed, usual, self.request.reports)
+        builder, comparing = self.builder, self.comparing
         causes, same = folded(found.causes)
         by_names = {built.names: built for built in builder.built if built.names}
         with progress.step("Comparing what differs"):
             told = tuple(comparing.cause(cause, by_names[frozenset(cause.variations)]) for cause in causes)
-            chance = comparing.chance(random)
+            chance = comparing.chance()
         chance, told = self._named(chance, told)
         kept = {usual.number, *(built.number for built in random.values()),
                 *(by_names[frozenset(cause.variations)].number for cause in causes)}
