@@ -80,6 +80,10 @@ class OutputError(GitianError):
     exit_code = 10
 
 
+class OutputSizeError(OutputError):
+    """More came out of a guest than there is room for: it says nothing of what came."""
+
+
 class BusyError(GitianError):
     """Another command works in this workspace, or with this image, right now."""
 

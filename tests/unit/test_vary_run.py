@@ -75,6 +75,17 @@ def test_the_largest_sets_make_room_first(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a", "d"]
 
 
+def test_the_disk_is_not_filled_with_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(bytes(100))
+    builds = {frozenset({name}): tmp_path / name for name in ("a", "b")}
+    monkeypatch.setattr("gitian.host.space.free", lambda path: 200)
+    assert kept.trim(builds) == [], "as much is free as is taken"
+    monkeypatch.setattr("gitian.host.space.free", lambda path: 190)
+    assert len(kept.trim(builds)) == 1
+
+
 def test_two_trees_of_what_differs_and_nothing_else(tmp_path: Path) -> None:
     usual, varied = tmp_path / "1", tmp_path / "2"
     for tree, text in ((usual, "one"), (varied, "two")):

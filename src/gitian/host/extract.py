@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gitian.errors import GitianError, HostError, OutputError
+from gitian.errors import GitianError, HostError, OutputError, OutputSizeError
 from gitian.host import space
 from gitian.host.tarstream import Member, TarStream, broken, refused
 
@@ -139,7 +139,7 @@ class _Extraction:
         if self.entries > limits.entries:
             raise OutputError(f"The archive was refused: it has more than {limits.entries} entries.")
         if self.size > limits.size:
-            raise OutputError(f"The archive was refused: it holds more than {limits.size} bytes.")
+            raise OutputSizeError(f"The archive was refused: it holds more than {limits.size} bytes.")
         if len(member.name) > limits.path or len(member.target) > limits.path:
             raise OutputError(f"The archive was refused: a path in it has more than {limits.path} bytes.")
         self._until_look -= member.stored + 4096

@@ -13,7 +13,7 @@ from gitian.build.outputs import manifest_of
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
 from gitian.build.varied import seen_path
-from gitian.errors import BuildError, EnvironmentUnavailableError, GuestError, OutputError
+from gitian.errors import BuildError, EnvironmentUnavailableError, GuestError, HostError, OutputError, OutputSizeError
 from gitian.formats.manifest import Manifest
 from gitian.guest.protocol import Backend
 from gitian.host import progress
@@ -143,6 +143,10 @@ class Builder:
                         raise
                     progress.warn(f"{error} It is tried once more.")
                     continue
+                except OutputSizeError as error:
+                    # It was refused for want of room, which says nothing of the build.
+                    raise HostError(f"There is too little room for the outputs of {target.label}: {error}",
+                                    hint=f"Make room on the disk of '{self.bed.aside.root}', or use -C.") from error
                 self._check_environment(outcome, varied)
                 prefix = prefix_of(self.bed.plan, target.label)
                 digests = {f"{prefix}{path}": digest for path, digest

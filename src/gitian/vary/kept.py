@@ -11,10 +11,11 @@ from pathlib import Path
 
 from gitian.errors import HostError
 from gitian.guest.protocol import Backend
+from gitian.host import space
 from gitian.host.workspace import Workspace, make_directory, remove_tree
 
 #: So much of varied outputs is kept while it is searched, besides the reference (bytes); sets of many variations, which
-#: are seldom a cause, go first.
+#: are seldom a cause, go first. Never more than half of what would be free without them.
 ROOM = 8 * 2**30
 
 
@@ -100,12 +101,15 @@ def keep(out: Path, place: Path, only: Iterable[str] | None = None) -> None:
 
 
 def trim(builds: Mapping[frozenset[str], Path], room: int = ROOM) -> list[Path]:
-    """Remove outputs until the rest takes no more than ``room`` bytes, those of the largest sets first.
+    """Remove outputs until the rest takes no more than ``room`` bytes, and leaves the next build as much as it takes;
+    those of the largest sets first.
 
     Returns what is gone.
     """
     sizes = {names: _size(place) for names, place in builds.items()}
     total, gone = sum(sizes.values()), []
+    if total:
+        room = min(room, (total + space.free(next(iter(builds.values())))) // 2)
     for names in sorted(sizes, key=lambda names: (-len(names), -sizes[names])):
         if total <= room:
             break
