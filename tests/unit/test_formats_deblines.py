@@ -49,10 +49,23 @@ def test_where_the_guest_s_own_sources_are_seen_from_here() -> None:
     assert seen_from_here("http://other.example/x", "10.0.2.2") == "http://other.example/x"
 
 
-@pytest.mark.parametrize("uri", ["http://", "ssh://a.example/x", "nonsense", "http://a.example/x#y"])
+@pytest.mark.parametrize("uri", ["http://", "ssh://a.example/x", "nonsense", "http://a.example/x#y", "http://[/",
+                                 "http://10.0.2.2:99999/debian", "http://a.example:x/", "http://[::1/x"])
 def test_an_address_that_cannot_be_an_archive_s_is_refused(uri: str) -> None:
     with pytest.raises(UsageError, match="cannot be a mirror's address"):
         own_sources((f"deb {uri} bookworm main",), "bookworm", "10.0.2.2")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:3142", "[::1]", "127.8.9.1", "LOCALHOST."])
+def test_by_a_loopback_name_a_guest_means_itself(host: str) -> None:
+    with pytest.raises(UsageError, match="means itself"):
+        own_sources((f"deb http://{host}/debian bookworm main",), "bookworm", "10.0.2.2")
+
+
+@pytest.mark.parametrize("url", ["http://[/", "http://10.0.2.2:99999/x", "http://10.0.2.2:x/", "http://[x]/", "",
+                                 "//["])
+def test_what_is_no_url_stays_as_it_is(url: str) -> None:
+    assert seen_from_here(url, "10.0.2.2") == url
 
 
 def test_an_index_states_what_has_a_name_and_a_version() -> None:

@@ -18,11 +18,17 @@ def deb_words(line: str) -> list[str]:
 
 
 def seen_from_here(url: str, host_address: str) -> str:
-    """A guest's URL as this machine reaches it: the host's address in the guest is our own."""
-    parts = urlsplit(url)
+    """A guest's URL as this machine reaches it: the host's address in the guest is our own.
+
+    What is no URL stays as it is.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return url
     if parts.hostname != host_address:
         return url
-    port = f":{parts.port}" if parts.port else ""
     return urlunsplit(parts._replace(netloc=f"127.0.0.1{port}"))
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from gitian.errors import UsageError
 from gitian.formats.deblines import deb_words, own_lines, pocket_of, seen_from_here
+from gitian.host.web import is_own
 from gitian.images import archive
 from gitian.images.sources import Source, check_uri
 
@@ -47,13 +50,17 @@ def stated(entries: Iterator[dict[str, str]], *, security: bool) -> Iterator[Off
 def own_sources(lines: Sequence[str], suite: str, host_address: str) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     """The sources of a distro itself among a guest's lines of sources.list, and the lines that are not.
 
-    ``host_address`` is this machine's in the guest. Raises UsageError: an address that is none.
+    ``host_address`` is this machine's in the guest. Raises UsageError: an address that is none, or by which the
+    guest means itself.
     """
     own, others = own_lines(lines, suite)
     found = []
     for _, uri, theirs, *components in map(deb_words, own):
+        check_uri(uri)
+        if is_own(urlsplit(uri).hostname or ""):
+            raise UsageError(f"A guest means itself by the address '{uri}' of its archive.",
+                             hint="Name the archive to ask with --mirror URL.")
         here = seen_from_here(uri, host_address).rstrip("/")
-        check_uri(here)
         found.append(Source(host_uri=here, guest_uri=uri, suite=theirs, components=tuple(components),
                             pocket=pocket_of(theirs, suite) or ""))
     return tuple(found), others
