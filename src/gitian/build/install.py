@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -75,8 +75,7 @@ def _check_packages(guest: Guest, request: TargetRequest, log: Log) -> None:
     """
     descriptor = request.plan.descriptor
     named = [*descriptor.packages, *(name for repository in descriptor.repositories for name in repository.packages)]
-    # 'NAME-' is one that is not to be there (apt-get(8)), of which apt without indices may never have heard.
-    wanted = [name for name in named if not name.endswith("-")]
+    wanted = to_be_there(named)
     if not wanted:
         return
     log.note("Are the packages that the descriptor asks for in the environment?")
@@ -88,6 +87,15 @@ def _check_packages(guest: Guest, request: TargetRequest, log: Log) -> None:
         raise EnvironmentUnavailableError(
             "The environment is not one that the descriptor asks for: " + "\n  ".join(["", *reasons[:10]]),
             hint="Nothing is installed beyond the environment. Record a new one: 'gitian environment snapshot'.")
+
+
+def to_be_there(named: Iterable[str]) -> list[str]:
+    """The packages that are to be installed, as apt knows them that has no indices.
+
+    'NAME-' is one that is not to be there, of which it may never have heard. 'NAME/SUITE' says where one is to come
+    from, and of suites it knows nothing; that it is the right one, the environment says (apt-get(8)).
+    """
+    return [name.partition("/")[0] for name in named if not name.endswith("-")]
 
 
 def _known_hashes(image: BaseImage) -> dict[str, str]:
