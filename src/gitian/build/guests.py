@@ -42,8 +42,9 @@ def _again(request: TargetRequest, guest: Guest, machine: MachineChanges | None)
     """A guest that has got its packages, started again as the script is to have it. What it has written stays."""
     if not isinstance(guest, StoppableGuest):
         guest.close()
-        raise GuestError(f"A target of '{request.backend.name}' that has its packages cannot be started again without "
-                         "a network.", hint="Build without --no-layers and --skip-image.")
+        how = ["without a network"] * (not request.plan.network) + ["as another machine"] * (machine is not None)
+        raise GuestError(f"A target of '{request.backend.name}' that has its packages cannot be started again "
+                         f"{' and '.join(how)}.", hint="Build without --no-layers and --skip-image.")
     guest.stop(overlay=False)
     return _start(request, None, fresh=False, network=request.plan.network, machine=machine)
 
