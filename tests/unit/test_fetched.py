@@ -33,6 +33,16 @@ def test_a_line_per_file_sorted_by_url() -> None:
     assert json.loads(fetched.to_json("x", True, []))["fetched"] == []
 
 
+@pytest.mark.parametrize(("url", "told"), [
+    ("http://[x/", "http://[x/"), ("http://u:p@[x/y@z", "http://[x/y@z"), ("//a@b/c", "//b/c"),
+    ("file:/x//u@y", "file:/x//u@y"), ("http://a.example?u@b", "http://a.example?u@b"), ("", ""),
+    ("http://u@p@a.example/x", "http://a.example/x")])
+def test_what_is_no_url_can_be_told_too(url: str, told: str) -> None:
+    """A guest's apt may have a file of any name among its indices."""
+    data = fetched.to_json("x", True, [Fetched(url=url, size=1, sha256=A)])
+    assert json.loads(data)["fetched"][0]["url"] == told
+
+
 @pytest.mark.parametrize(("line", "path", "url"), [
     ("deb http://a.example/debian bookworm main", "dists/bookworm/main/binary-amd64/Packages",
      "http://a.example/debian/dists/bookworm/main/binary-amd64/Packages"),

@@ -90,12 +90,14 @@ def test_apts_list_is_read() -> None:
     "'http://a/x' a_1_all.deb -5 SHA256:" + "0" * 64,
     "'http://a/x' a_1_all.deb " + "9" * 30 + " SHA256:" + "0" * 64,
     "'http://a/x y' a_1_all.deb 5 SHA256:" + "0" * 64,
+    "'http://[x/' a_1_all.deb 5 SHA256:" + "0" * 64,
+    "'http://a:99999/x' a_1_all.deb 5 SHA256:" + "0" * 64,
     "'http://a/\x1b[2J' a_1_all.deb 5 SHA256:" + "0" * 64,
     "'http://a/x' -a_1_all.deb 5 SHA256:" + "0" * 64,
     "'http://a/x' a_" + "1" * 300 + "_all.deb 5 SHA256:" + "0" * 64,
 ])
 def test_what_apt_would_not_say_is_not_read(line: str) -> None:
-    good = "'http://a/x' a_1_all.deb 5 SHA256:" + "0" * 64
+    good = "'http://a/x' good_1_all.deb 5 SHA256:" + "0" * 64
     assert parse_uris(good) is not None
     assert parse_uris(f"{good}\n{line}\n") is None
 
@@ -632,7 +634,7 @@ def test_only_archives_are_asked() -> None:
              "deb [trusted=yes arch=amd64] https://other.example/flat/ ./", "deb-src http://src.example/ x main",
              "deb file:/srv/archive x main", "deb [ signed-by=/x ] http://10.0.2.2:3142/archive.example/d x main",
              "deb http://10.0.2.2/own x main", "deb http://127.0.0.1:8080/ x main",
-             "deb http://u:p@secret.example/ x main"]
+             "deb http://u:p@secret.example/ x main", "deb http://[/ x main"]
     supply = Supply(pool=None, archives=archives_of(lines), host_address="10.0.2.2")
     for uri in ("http://archive.example/debian/pool/a%7e1.deb", "https://other.example/flat/./a.deb"):
         assert supply.url_here(uri) == uri

@@ -108,8 +108,9 @@ def archives_of(lines: Sequence[str]) -> tuple[str, ...]:
     found = []
     for line in lines:
         words = deb_words(line)
-        if len(words) > 2 and urlsplit(words[1]).scheme in ("http", "https"):
-            found.append(words[1])
+        with contextlib.suppress(ValueError):  # a line that apt itself will complain of
+            if len(words) > 2 and urlsplit(words[1]).scheme in ("http", "https"):
+                found.append(words[1])
     return tuple(dict.fromkeys(found))
 
 

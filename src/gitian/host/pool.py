@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gitian.errors import BusyError, HostError, InputError
 from gitian.host import progress
@@ -49,12 +50,20 @@ def parse_uris(text: str) -> tuple[Deb, ...] | None:
     found: dict[str, Deb] = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
-        if match is None or parse_deb_name(match[2]) is None:
+        if match is None or parse_deb_name(match[2]) is None or not _is_url(match[1]):
             return None
         deb = Deb(uri=match[1], name=match[2], size=int(match[3]), sha256=match[4] or "")
         if found.setdefault(deb.name, deb) != deb:
             return None
     return tuple(found.values())
+
+
+def _is_url(text: str) -> bool:
+    """Whether it can be taken apart as a URL: 'http://[x/' and a port of 99999 cannot."""
+    try:
+        return urlsplit(text).port is None or True
+    except ValueError:
+        return False
 
 
 class Pool:
