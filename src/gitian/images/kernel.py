@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import re
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from gitian.errors import FormatError, ImageError
+from gitian.errors import FormatError, ImageError, ProgramError
 from gitian.formats import kmodule
-from gitian.host import process
+from gitian.host import process, progress
+from gitian.images import debfile
 from gitian.images.archive import Indices
-from gitian.images.packages import Package, describe, fetch, unpack
+from gitian.images.packages import Package, describe, fetch
 
 #: (distro, architecture of the guest) -> kernel packages to try: (package, architecture of the kernel). Kernels made
 #: for virtual machines come first: they are small and have most of what is needed built in. Where a distribution has
@@ -29,6 +32,14 @@ _KERNELS = {
 REQUIRED = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 #: ext4 asks for 'crc32c' by an alias on kernels before 6.10; which module serves it is a matter of configuration.
 WELCOME = ("virtio_rng", "crc32c_generic", "af_packet", "rtc_cmos")
+_IMAGE = re.compile(r"boot/vmlinu[xz]-([A-Za-z0-9][A-Za-z0-9.+~_-]{0,200})")
+#: Debian before trixie and Ubuntu have /lib/modules, later ones /usr/lib/modules.
+_MODULES = re.compile(r"(?:usr/)?lib/modules/([^/]+)/(modules\.builtin|(?s:.+)\.ko(?:\.(?:xz|gz|zst))?)")
+#: A module, and all that a guest cannot start without (bytes): real ones have some MB together.
+_MODULE_LIMIT = 64 * 2**20
+_MODULES_LIMIT = 256 * 2**20
+#: A program that unpacks may take so much memory (bytes): the kernel's own does with far less.
+_MEMORY_LIMIT = 256 * 2**20
 _FOLLOWED = re.compile(r"linux-(image|modules)-(unsigned-)?\d+\.\d[a-z0-9.+~-]*")
 
 
@@ -76,16 +87,20 @@ def unpacked(packages: Sequence[Package], scratch: Path) -> Kernel:
 
     Raises ImageError: these are no kernel's packages, or lack what a guest needs; ProgramError, FormatError.
     """
-    tree = scratch / "kernel"
-    for package in packages:
-        unpack(package, tree)
-    images = sorted(path for path in (tree / "boot").glob("vmlinu[xz]-*") if path.is_file() and not path.is_symlink())
+    files: dict[str, Path] = {}
+    for number, package in enumerate(packages):
+        files |= debfile.take(package.path, scratch / f"kernel-{number}", _wanted)
+    images = sorted(name for name in files if _IMAGE.fullmatch(name))
     if len(images) != 1:
         names = " and ".join(f"'{package.name}'" for package in packages)
         raise ImageError(f"There are {len(images)} kernels instead of one in: {names or 'no package'}.")
-    release = images[0].name.partition("-")[2]
-    return Kernel(release=release, image=images[0].read_bytes(), modules=_modules(tree, release),
+    release = images[0].partition("-")[2]
+    return Kernel(release=release, image=files[images[0]].read_bytes(), modules=_modules(files, release),
                   packages=tuple(packages))
+
+
+def _wanted(name: str) -> bool:
+    return bool(_IMAGE.fullmatch(name) or _MODULES.fullmatch(name))
 
 
 def _follow(indices: Indices, name: str, scratch: Path) -> list[Package]:
@@ -106,39 +121,53 @@ def _follow(indices: Indices, name: str, scratch: Path) -> list[Package]:
     return [packages[key] for key in sorted(packages)]
 
 
-def _modules(tree: Path, release: str) -> dict[str, bytes]:
-    # Debian before trixie and Ubuntu have /lib/modules, later ones /usr/lib/modules.
-    places = [place for place in (tree / "lib/modules" / release, tree / "usr/lib/modules" / release) if place.is_dir()]
-    files: dict[str, Path] = {}
+def _modules(files: Mapping[str, Path], release: str) -> dict[str, bytes]:
+    modules: dict[str, tuple[str, Path]] = {}
     built_in: frozenset[str] = frozenset()
-    for place in places:
-        for path in place.rglob("*.ko*"):
-            name = kmodule.module_name(path.name)
-            if name is not None and path.is_file() and not path.is_symlink():
-                files[name] = path
-        if (listing := place / "modules.builtin").is_file():
-            built_in |= kmodule.builtin(listing.read_text(errors="replace"))
+    size = 0
+    for path in sorted(files):
+        match = _MODULES.fullmatch(path)
+        if match is None or match[1] != release:
+            continue
+        if match[2] == "modules.builtin":
+            built_in |= kmodule.builtin(files[path].read_text(errors="replace"))
+        elif (name := kmodule.module_name(path)) is not None:
+            modules[name] = (path, files[path])
 
     def load(name: str) -> bytes | None:
-        return _contents(files[name]) if name in files else None
+        nonlocal size
+        if name not in modules:
+            return None
+        data = _contents(*modules[name])
+        size += len(data)
+        if size > _MODULES_LIMIT:
+            raise ValueError(f"with what it needs it has more than {_MODULES_LIMIT} bytes")
+        return data
 
-    present = [name for name in WELCOME if name in files]
+    present = [name for name in WELCOME if name in modules]
     try:
         return kmodule.load_order([*REQUIRED, *present], load, built_in)
     except LookupError as error:
         raise ImageError(f"The kernel '{release}' has neither built in nor as a module '{error.args[0]}', without "
                          "which a guest cannot start.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"A module of the kernel '{release}' cannot be used: {error}.") from error
 
 
-def _contents(path: Path) -> bytes:
-    """A module's bytes, uncompressed: the initial RAM disk's program loads them as they are."""
-    data = path.read_bytes()
-    if path.suffix == ".xz":
-        return lzma.decompress(data)
-    if path.suffix == ".gz":
-        return gzip.decompress(data)
-    if path.suffix == ".zst":
-        return process.run(["zstd", "-dcq"], input=data).stdout
+def _contents(name: str, path: Path) -> bytes:
+    """A module's bytes, uncompressed: the initial RAM disk's program loads them as they are. Raises ValueError."""
+    packed = path.read_bytes()
+    try:
+        if name.endswith(".xz"):
+            data = lzma.LZMADecompressor(memlimit=_MEMORY_LIMIT).decompress(packed, _MODULE_LIMIT + 1)
+        elif name.endswith(".gz"):
+            data = gzip.GzipFile(fileobj=io.BytesIO(packed)).read(_MODULE_LIMIT + 1)
+        elif name.endswith(".zst"):
+            data = process.run(["zstd", "-dcq", f"--memory={_MEMORY_LIMIT}"], input=packed, limit=_MODULE_LIMIT).stdout
+        else:
+            data = packed
+    except (lzma.LZMAError, zlib.error, OSError, EOFError, ProgramError) as error:
+        raise ValueError(f"'{progress.plain(PurePosixPath(name).name)}' cannot be uncompressed ({error})") from error
+    if len(data) > _MODULE_LIMIT:
+        raise ValueError(f"'{progress.plain(PurePosixPath(name).name)}' has more than {_MODULE_LIMIT} bytes")
     return data

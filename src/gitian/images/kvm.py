@@ -12,9 +12,9 @@ from gitian.errors import ImageError
 from gitian.host import process, progress
 from gitian.host.hashing import sha256_bytes, sha256_files
 from gitian.host.space import require_room
-from gitian.images import ext4, initrd, kernel
+from gitian.images import debfile, ext4, initrd, kernel
 from gitian.images.archive import Indices
-from gitian.images.packages import Package, fetch, unpack
+from gitian.images.packages import Package, fetch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +125,12 @@ def adopt(request: KvmRequest, *, disk: Path, vmlinuz: Path, ramdisk: Path, scra
 
 def _program(busybox: Package, scratch: Path) -> bytes:
     """The program in the package of busybox."""
-    unpack(busybox, scratch / "busybox")
     # Debian since trixie and Ubuntu since 24.04 have no /bin of its own any more.
-    for place in ("bin/busybox", "usr/bin/busybox"):
-        if (program := scratch / "busybox" / place).is_file() and not program.is_symlink():
-            return program.read_bytes()
+    places = ("bin/busybox", "usr/bin/busybox")
+    found = debfile.take(busybox.path, scratch / "busybox", places.__contains__)
+    for place in places:
+        if place in found:
+            return found[place].read_bytes()
     raise ImageError("The package 'busybox-static' holds no program 'busybox'.")
 
 

@@ -1,4 +1,4 @@
-"""Single packages out of an archive's signed indices: found, fetched, checked, unpacked; no root, nothing installed."""
+"""Single packages out of an archive's signed indices: found, fetched, checked; no root, nothing installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitian.errors import FetchError, ImageError
-from gitian.host import process
 from gitian.host.hashing import sha256_file
 from gitian.host.pool import Deb
 from gitian.images import pool
@@ -82,8 +81,3 @@ def _source_of(indices: Indices, name: str, version: str) -> Source | None:
                 if words[2].startswith(f"{source.host_uri} {source.suite}/"):
                     return source
     return None
-
-
-def unpack(package: Package, directory: Path) -> None:
-    """Unpack a package's files, without running anything of it. Raises ProgramError."""
-    process.run(["dpkg-deb", "-x", package.path, directory], timeout=600)
