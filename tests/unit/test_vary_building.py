@@ -11,7 +11,7 @@ import pytest
 
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.varied import seen_path
-from gitian.errors import HostError, OutputSizeError
+from gitian.errors import BuildError, HostError, OutputSizeError
 from gitian.formats.descriptor import Descriptor
 from gitian.host.workspace import Workspace
 from gitian.inputs.prepare import PreparedInputs
@@ -19,7 +19,9 @@ from gitian.plan import Options, make_plan
 from gitian.vary import building
 from gitian.vary.building import Bed, Builder
 from gitian.vary.kept import Aside
-from gitian.vary.variations import Setting
+from gitian.vary.outcome import Outcome, State
+from gitian.vary.run import VaryRequest, _Run
+from gitian.vary.variations import Setting, choose
 
 LABEL = "bookworm-amd64"
 SOME = frozenset({"umask", "user", "home"})
@@ -80,6 +82,14 @@ def names_of(request: TargetRequest) -> frozenset[str]:
     return request.changes.names
 
 
+def run_of(one: Field, directory: Path) -> Outcome:
+    """All of a run, without what comes before and after."""
+    bed = one.builder.bed
+    request = VaryRequest(descriptor=directory / "pkg.yml", options=Options(), workspace=bed.aside.of,
+                          backend=bed.backend, chosen=choose(",".join(SOME)))
+    return _Run(request, bed, {}).outcome()
+
+
 def test_outputs_for_which_there_is_no_room_are_no_finding(field: Callable[[Act], Field]) -> None:
     def act(request: TargetRequest) -> dict[str, str]:
         if names_of(request):
@@ -90,3 +100,32 @@ def test_outputs_for_which_there_is_no_room_are_no_finding(field: Callable[[Act]
     builder.build(frozenset(), "as usual")
     with pytest.raises(HostError, match="too little room .* 17 bytes"):
         builder.build(SOME, "everything")
+
+
+def test_a_usual_build_that_fails_after_one_that_did_not_is_a_finding(field: Callable[[Act], Field]) -> None:
+    def act(request: TargetRequest) -> dict[str, str]:
+        if len(one.tried) != 1:
+            raise BuildError("The script failed.")
+        return {"x": "usual"}
+
+    one = field(act)
+    one.builder.build(frozenset(), "as usual")
+    again = one.builder.build(frozenset(), "as usual again")
+    assert again.failed == "The script failed." and again.names == frozenset()
+    first = field(lambda request: (_ for _ in ()).throw(BuildError("It never works.")))
+    with pytest.raises(BuildError, match="never"):
+        first.builder.build(frozenset(), "as usual")
+
+
+def test_a_run_goes_on_after_a_repeat_that_failed(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    def act(request: TargetRequest) -> dict[str, str]:
+        if len(one.tried) == 2:
+            raise BuildError("The script failed.")
+        return {"x": "varied" if "umask" in names_of(request) else "usual"}
+
+    one = field(act)
+    found = run_of(one, tmp_path)
+    assert found.random is not None and found.random.fails == "The script failed." and not found.random.differences
+    assert [cause.variations for cause in found.causes] == [("umask",)]
+    assert {tried.name: tried.state for tried in found.variations} == {
+        "umask": State.DIFFERS, "user": State.HELD, "home": State.HELD}

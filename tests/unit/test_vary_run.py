@@ -283,6 +283,18 @@ def test_random_is_said_first(tmp_path: Path) -> None:
     assert next(iter(vary_text.lines(held(tmp_path)))).startswith("VARIATION")
 
 
+def test_a_build_that_fails_by_chance_is_random(tmp_path: Path) -> None:
+    found = held(tmp_path, random=Found(variations=(), fails="it failed" + HOSTILE, log=Path("/log")),
+                 causes=(Found(variations=("umask",), fails="no", certain=False),))
+    lines = list(vary_text.lines(found))
+    assert lines[0] == "RANDOM without any variation: the build sometimes fails" and "it failed" in lines[1]
+    assert "umask: the build fails (perhaps by chance)" in lines and not any("0 outputs" in line for line in lines)
+    assert vary_text.document(found)["random_failure"]["log"] == "/log"
+    assert "it failed" in vary_html.page(found) and not found.held
+    with pytest.raises(VariesError, match="sometimes fails without any variation"):
+        cli._say_whether(found)
+
+
 def test_the_document_says_all_of_it(tmp_path: Path) -> None:
     found = json.loads(json.dumps(vary_text.document(outcome(tmp_path))))
     assert found["held"] is False and found["variations"][1]["with"] == [["user"]]

@@ -197,6 +197,8 @@ def _say_whether(outcome: Outcome) -> None:
     said = []
     if outcome.differing:
         said.append(f"{len(outcome.differing)} of {count} outputs differ")
+    if outcome.random is not None and outcome.random.fails is not None:
+        said.append("the build sometimes fails without any variation")
     if any(cause.fails is not None for cause in outcome.causes):
         said.append("the build fails in other circumstances")
     without = [one.name for one in outcome.variations if one.state is State.NO_EFFECT]

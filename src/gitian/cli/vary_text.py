@@ -43,8 +43,12 @@ def listing(why: Mapping[str, str] | None, *, as_json: bool) -> Iterator[str]:
 def lines(outcome: Outcome) -> Iterator[str]:
     """All of it for people: what is random first, then the variations, then each cause."""
     if outcome.random is not None:
-        yield f"RANDOM without any variation: {_count(len(outcome.random.differences), 'output')}"
-        yield from _differences(outcome.random.differences)
+        if outcome.random.fails is not None:
+            yield "RANDOM without any variation: the build sometimes fails"
+            yield from _failure(outcome.random)
+        if outcome.random.differences:
+            yield f"RANDOM without any variation: {_count(len(outcome.random.differences), 'output')}"
+            yield from _differences(outcome.random.differences)
         yield ""
     rows = [("VARIATION", "RESULT", "REMARKS")]
     rows += [(one.name, one.state.value, "; ".join(remarks(one))) for one in outcome.variations]
@@ -82,7 +86,7 @@ def title(cause: Found) -> str:
     """A cause in a line."""
     names = " + ".join(cause.variations)
     if cause.fails is not None:
-        return f"{names}: the build fails"
+        return f"{names}: the build fails" + ("" if cause.certain else " (perhaps by chance)")
     unsure = "" if cause.certain else " (perhaps fewer: not every smaller set could be built)"
     count = len(cause.differences)
     return f"{names}: {_count(count, 'output')} differ{'s' if count == 1 else ''}{unsure}"
@@ -90,12 +94,16 @@ def title(cause: Found) -> str:
 
 def _cause(cause: Found) -> Iterator[str]:
     yield title(cause)
-    if cause.fails is not None:
-        for line in cause.fails.splitlines()[:12]:
-            yield f"  {plain(line)}"
-        if cause.log is not None:
-            yield f"  log: {plain(str(cause.log))}"
+    yield from _failure(cause)
     yield from _differences(cause.differences)
+
+
+def _failure(found: Found) -> Iterator[str]:
+    if found.fails is not None:
+        for line in found.fails.splitlines()[:12]:
+            yield f"  {plain(line)}"
+        if found.log is not None:
+            yield f"  log: {plain(str(found.log))}"
 
 
 def _differences(differences: Iterable[Explained]) -> Iterator[str]:
@@ -143,6 +151,8 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "unfinished": outcome.unfinished, "left": list(outcome.left),
         "outputs": dict(outcome.manifest), "reference": str(outcome.reference),
         "random": [_explained(one) for one in outcome.random.differences] if outcome.random else [],
+        "random_failure": None if outcome.random is None or outcome.random.fails is None else {
+            "fails": outcome.random.fails, "log": str(outcome.random.log)},
         "variations": [{
             "name": one.name, "what": one.what, "state": one.state.value, "with": [list(names) for names in one.others],
             "outputs": one.outputs, "why": one.why or None, "remark": one.remark or None,

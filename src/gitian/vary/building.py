@@ -93,8 +93,8 @@ class Builder:
     def build(self, names: Names, title: str, *, quiet: bool = True) -> Built:
         """Build all targets with these variations; the first build of all is the reference.
 
-        A script that fails, an output that is refused and a guest that cannot be varied are results of a build with
-        variations; of the usual build they are errors: BuildError, OutputError. Raises every other GitianError.
+        A script that fails, an output that is refused and a guest that cannot be varied are results of a build; of
+        the reference they are errors: BuildError, OutputError. Raises every other GitianError.
         """
         number = len(self.built) + 1
         if not quiet:
@@ -121,7 +121,7 @@ class Builder:
             try:
                 digests |= self._target(number, target, varied, place)
             except (BuildError, OutputError, GuestError) as error:
-                if not names:
+                if self.reference is None:
                     raise
                 seen.append(self._seen(number, target, varied))
                 remove_tree(place)

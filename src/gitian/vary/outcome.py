@@ -50,7 +50,7 @@ class Found:
     """A smallest set of variations that makes outputs differ, or the build fail; or (without any) what is random.
 
     ``fails`` says how the build failed, and ``log`` where to read on. ``certain`` is False where a smaller set could
-    not be built. ``outputs`` is the directory where what differs lies.
+    not be built, or a failure may be one by chance. ``outputs`` is the directory where what differs lies.
     """
 
     variations: tuple[str, ...]

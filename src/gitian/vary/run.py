@@ -72,21 +72,26 @@ def vary(request: VaryRequest) -> Outcome:
     why = _check(request, settings)
     aside = Aside.within(workspace)
     sweep(request.backend, workspace)
-    aside.renew(request.backend)
     bases = {target.label: Base(image=find_image(
         workspace.image_directory, suite=target.suite, arch=target.dpkg_arch, backend=request.backend.name,
         distro=target.distro)) for target in plan.targets}
     others = _others(request, plan)
+    aside.renew(request.backend)  # not before: what is missing should not cost what the last run has left
     try:
         with images_of_environments.held([base.image.path.parent for base in others.values()]):
             bed = Bed(plan=plan, inputs=prepare(plan, workspace), aside=aside, backend=request.backend,
-                      environment=request.environment, bases=bases, others=others, settings=settings, can=_can(request,
-                      settings))
+                      environment=request.environment, bases=bases, others=others, settings=settings,
+                      can=_can(request, settings))
             return _Run(request, bed, why).outcome()
     finally:
         remove_tree(aside.guests)
-        for tree in (workspace.inputs, aside.root):
-            give_to_caller(tree, request.environment, below=tree is aside.root)
+        if others:
+            images_of_environments.prune(
+                workspace.image_directory, images_of_environments.limit_of(request.environment),
+                [base.image.path.parent for base in others.values()])
+        give_to_caller(workspace.inputs, request.environment, below=False)
+        for tree in (aside.root, *(workspace.inputs / remote.dir for remote in plan.remotes)):
+            give_to_caller(tree, request.environment)
 
 
 def prospects(request: VaryRequest) -> dict[str, str]:
@@ -178,6 +183,8 @@ class _Run:
                 # Most times are written in seconds: a build within the same one would not show them.
                 time.sleep(max(0.0, _SECOND - usual.seconds))
                 self._build(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
+            if self.builder.built[-1].failed is not None:
+                progress.say("  it fails, though nothing is varied")
         found, told = Minimised(causes=(), left=(), unfinished=None, builds=0, results={}), -1
         # What is random may show late. What was built until then need not be built again.
         while len(random := self._random(usual)) > told:
@@ -202,7 +209,7 @@ class _Run:
         """Outputs that usual builds have otherwise than the first, each with the first such build."""
         found: dict[str, Built] = {}
         for one in self.builder.built[1:]:
-            if not one.names:
+            if not one.names and one.failed is None:
                 for path in one.outputs.differing(usual.outputs.digests):
                     found.setdefault(path, one)
         return found
@@ -242,6 +249,10 @@ class _Run:
             told = tuple(comparing.cause(cause, by_names[frozenset(cause.variations)]) for cause in causes)
             chance = comparing.chance()
         chance, told = self._named(chance, told)
+        chanced = next((built for built in builder.built if not built.names and built.failed is not None), None)
+        failure = chanced.failed if chanced is not None else None
+        if failure is not None:  # then any other build may have failed by chance, too
+            told = tuple(replace(one, certain=one.certain and one.fails is None) for one in told)
         kept = {usual.number, *(built.number for built in random.values()),
                 *(by_names[frozenset(cause.variations)].number for cause in causes)}
         for built in builder.built:
@@ -250,7 +261,9 @@ class _Run:
         return Outcome(
             name=self.bed.plan.name, backend=self.bed.backend.name,
             targets=tuple(target.label for target in self.bed.plan.targets), manifest=usual.outputs.digests,
-            repeats=self.request.repeats, random=Found(variations=(), differences=chance) if chance else None,
+            repeats=self.request.repeats, random=Found(
+                variations=(), differences=chance, fails=failure, log=chanced.log if chanced is not None else None)
+            if chance or failure is not None else None,
             causes=told, variations=tuple(self._tried(entry, usual, told, same, found)
                                           for entry in self.request.chosen),
             builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
