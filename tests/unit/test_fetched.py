@@ -76,6 +76,13 @@ def test_every_index_in_the_guest_with_size_and_hash() -> None:
     said = f"12  a.example_d_dists_s_InRelease\n7  z\n{A}  ./a.example_d_dists_s_InRelease\n{B}  ./z\n"
     assert fetched_indices(cast(Guest, Lists(said)), ["deb http://a.example/d s main", "deb file:/srv x main"]) == [
         Fetched(url="http://a.example/d/dists/s/InRelease", size=12, sha256=A), Fetched(url="//z", size=7, sha256=B)]
+    for name in ("[x_InRelease", "%5bx_InRelease", "h.example:abc_dists_s_InRelease"):
+        with pytest.raises(GuestError, match="stands for no URL"):
+            fetched_indices(cast(Guest, Lists(f"12  {name}\n{A}  ./{name}\n")),
+                            ["deb http://[x/ s main", "deb http://h.example:abc/ s main"])
+    address = "%5b::1%5d:8080_dists_s_InRelease"
+    assert fetched_indices(cast(Guest, Lists(f"12  {address}\n{A}  ./{address}\n")), [])[0].url == \
+        "//[::1]:8080/dists/s/InRelease"
     for bad in ("12  a\n", f"{A}  ./a\n", "a\nb\n", f"12  a b\n{A}  ./a b\n"):
         with pytest.raises(GuestError):
             fetched_indices(cast(Guest, Lists(bad)), [])

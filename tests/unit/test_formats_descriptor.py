@@ -103,6 +103,17 @@ def test_everything() -> None:
     assert (descriptor.multiarch, descriptor.sudo, descriptor.enable_cache) == (("i386",), True, True)
 
 
+@pytest.mark.parametrize("uri", ["http://[x/", "http://10.0.2.2:abc/", "http://10.0.2.2:99999/debian", "http://x]/"])
+def test_a_source_whose_address_is_no_url_is_refused(uri: str) -> None:
+    for start in ("deb ", "deb-src ", "deb [trusted=yes arch=amd64] "):
+        (problem,) = _problems(_MINIMAL + "repositories:\n- distribution: bp\n"
+                               f"  source: \"{start}{uri} bp main\"\n  packages: []\n")
+        assert problem.startswith(f"some.yml:9: repositories[0].source: '{uri}' is no URL")
+    for good in ("deb http://[::1]:3142/x bp main", "deb cdrom:[x]/ bp main", "# deb http://[x/", "deb file:/srv ./"):
+        Descriptor.parse((_MINIMAL + "repositories:\n- distribution: bp\n"
+                          f"  source: \"{good}\"\n  packages: []\n").encode(), "some.yml")
+
+
 def test_a_network_key_that_says_nothing_is_an_error() -> None:
     assert _problems(_MINIMAL + "network:\n") == ["some.yml:7: network: must not be empty"]
     assert _problems(_MINIMAL + "network: [false]\n") == ["some.yml:7: network: must be true or false"]

@@ -150,7 +150,8 @@ def test_where_an_index_is_and_what_apt_calls_its_copy(line: str, url: str, name
     assert [(source.url(), source.list_name()) for source in parsed] == [(url, name)]
 
 
-@pytest.mark.parametrize("line", ["deb file:/a b c", "deb cdrom:[x]/ b c", "deb [arch=amd64 http://a b c", "deb http://a"])
+@pytest.mark.parametrize("line", ["deb file:/a b c", "deb cdrom:[x]/ b c", "deb [arch=amd64 http://a b c", "deb http://a",
+                                  "deb http://[x/ b c", "deb http://10.0.2.2:abc/ b c", "deb http:///a b c"])
 def test_sources_that_cannot_be_asked_about(line: str) -> None:
     assert parse_sources(["deb http://a b c", line]) is None
 

@@ -59,14 +59,23 @@ class Index:
     last_modified: str = ""
 
 
+def fetchable(uri: str) -> bool:
+    """Whether this is the address of an archive that is asked over http or https."""
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or a bracketed address that is none
+        return False
+
+
 def parse_sources(lines: Sequence[str]) -> tuple[SourceLine, ...] | None:
-    """The sources of 'deb' lines; None when one of them cannot be asked about from outside (file:, cdrom:)."""
+    """The sources of 'deb' lines; None when one of them cannot be asked about from outside (file:, cdrom:, no URL)."""
     found = []
     for line in lines:
         words = deb_words(line)
         if not words:
             continue
-        if len(words) < 3 or urlsplit(words[1]).scheme not in ("http", "https"):
+        if len(words) < 3 or not fetchable(words[1]):
             return None
         source = SourceLine(uri=words[1], suite=words[2])
         if source not in found:

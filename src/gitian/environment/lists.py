@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
-from gitian.environment.indices import SourceLine
+from gitian.environment.indices import SourceLine, fetchable
 from gitian.errors import GuestError
 from gitian.formats.deblines import deb_words
 from gitian.formats.fetched import Fetched
 from gitian.guest.protocol import Guest
+from gitian.host import progress
 
 _LISTS = "/var/lib/apt/lists"
 _SIZE = re.compile(r"([0-9]{1,15})  ([!-.0-~]+)")
@@ -34,7 +35,18 @@ def fetched_indices(guest: Guest, source_lines: Sequence[str]) -> list[Fetched]:
     if sizes.keys() != hashes.keys():
         raise GuestError("The guest's list of indices is not complete.", hint="Build again.")
     urls = _urls(source_lines)
-    return [Fetched(url=url_of(name, urls), size=sizes[name], sha256=hashes[name]) for name in sorted(sizes)]
+    return [Fetched(url=_checked(url_of(name, urls), name), size=sizes[name], sha256=hashes[name])
+            for name in sorted(sizes)]
+
+
+def _checked(url: str, name: str) -> str:
+    """A URL of an index that the guest calls ``name``, which need not be apt's. Raises GuestError."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise GuestError(f"The guest has an index '{progress.plain(name)}', whose name stands for no URL.",
+                         hint=f"Is there anything foreign in its '{_LISTS}'?") from error
+    return url
 
 
 def _urls(source_lines: Sequence[str]) -> dict[str, str]:
@@ -42,7 +54,7 @@ def _urls(source_lines: Sequence[str]) -> dict[str, str]:
     found = {}
     for line in source_lines:
         words = deb_words(line)
-        if len(words) > 2 and urlsplit(words[1]).scheme in ("http", "https"):
+        if len(words) > 2 and fetchable(words[1]):
             source = SourceLine(uri=words[1], suite=words[2])
             found[source.list_name("")] = source.url("")
     return found

@@ -11,10 +11,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gitian import names
 from gitian.errors import DescriptorError, FormatError
 from gitian.formats import yamlio
+from gitian.formats.deblines import deb_words
 from gitian.formats.fields import Fields, Problems
 from gitian.formats.yamlio import MappingNode, ScalarNode, Value
 
@@ -273,6 +275,12 @@ def _check_packages(text: str) -> str:
 def _check_source(text: str) -> str:
     if not _PRINTABLE.fullmatch(text):
         raise ValueError("must be one line of printable ASCII characters, as in sources.list")
+    words = deb_words(re.sub(r"^\s*deb-src\s", "deb ", text))
+    if len(words) > 1:
+        try:
+            _ = urlsplit(words[1]).port
+        except ValueError as error:  # a port or a bracketed address that is none
+            raise ValueError(f"{names.shown(words[1])} is no URL: {error}") from error
     return text
 
 
