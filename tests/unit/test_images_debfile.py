@@ -49,23 +49,33 @@ def hand_made(path: Path, control: bytes, data: bytes) -> Path:
     return path
 
 
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    directory = tmp_path / "scratch"
+    directory.mkdir()
+    return directory
+
+
 CONTROL = b"Package: x\nVersion: 1\nArchitecture: all\nMaintainer: T <t@example.org>\nDescription: x\n"
 
 
-def test_a_package_cannot_write_through_another_one_s_link(tmp_path: Path) -> None:
+def test_a_package_cannot_write_through_another_one_s_link(tmp_path: Path, scratch: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_bytes(b"the host's")
     debs = tmp_path / "debs"
     link = make_deb(debs, "link", links={"/boot": str(outside), "/lib/modules": str(outside)})
-    file = make_deb(debs, "file", files={**IMAGE, **PARTS, "/boot/pwned": b"x"})
-    found = kernel.unpacked([package(link), package(file)], tmp_path / "scratch")
+    # Without the directories themselves among its members, which would take the link's place.
+    file = hand_made(debs / "file_1_all.deb", archive(("./control", CONTROL)), archive(
+        *((f".{name}", content) for name, content in {**IMAGE, **PARTS, "/boot/pwned": b"x"}.items())))
+    found = kernel.unpacked([package(link), package(file)], scratch)
     assert found.image == b"the kernel" and set(found.modules) == {"virtio_pci", "virtio_blk", "virtio_net", "ext4"}
     assert [path.name for path in outside.iterdir()] == ["secret"]
 
 
 @pytest.mark.parametrize("links", [{f"/boot/vmlinuz-{RELEASE}": "OUTSIDE/secret"}, {"/boot": "OUTSIDE"}])
-def test_a_package_cannot_have_a_file_of_this_machine_read(tmp_path: Path, links: dict[str, str]) -> None:
+def test_a_package_cannot_have_a_file_of_this_machine_read(tmp_path: Path, scratch: Path,
+                                                          links: dict[str, str]) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     for name in ("secret", f"vmlinuz-{RELEASE}"):
@@ -73,10 +83,10 @@ def test_a_package_cannot_have_a_file_of_this_machine_read(tmp_path: Path, links
     links = {name: target.replace("OUTSIDE", str(outside)) for name, target in links.items()}
     deb = make_deb(tmp_path / "debs", "link", links=links)
     with pytest.raises(ImageError, match="0 kernels instead of one"):
-        kernel.unpacked([package(deb)], tmp_path / "scratch")
+        kernel.unpacked([package(deb)], scratch)
     with pytest.raises(ImageError, match="holds no program"):
         busybox = make_deb(tmp_path / "debs", "busybox-static", links={"/bin": str(outside)})
-        kvm._program(package(busybox), tmp_path / "scratch")
+        kvm._program(package(busybox), scratch)
 
 
 def test_the_program_of_busybox(tmp_path: Path) -> None:

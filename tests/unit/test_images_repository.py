@@ -96,6 +96,13 @@ def test_it_depends_on_the_packages_alone(archive: Repository, debs: Debs, tmp_p
     assert not list(archive.directory.glob("key-*"))
 
 
+def test_a_package_is_not_unpacked_to_be_described(debs: Debs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its control archive may hold gigabytes."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    make_repository(debs, tmp_path / "archive", suite="noble", architecture="amd64")
+    assert not (tmp_path / "none").exists()
+
+
 def test_what_an_archive_adds_is_not_believed_of_a_package(archive: Repository, debs: Debs) -> None:
     entries = {entry["Package"] + ":" + entry["Architecture"]: entry
                for entry in stanzas(archive.directory / "dists/noble/main/binary-amd64/Packages")}

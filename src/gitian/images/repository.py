@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gitian.errors import EnvironmentUnavailableError, GitianError
+from gitian.errors import EnvironmentUnavailableError, GitianError, ImageError
 from gitian.formats.environment import by_file_name
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import process
 from gitian.host.hashing import sha256_bytes, sha256_files
+from gitian.images import debfile
 from gitian.names import check_package
 
 #: Between these the date of a package's file is believed (seconds since 1970): dpkg's first year, and the largest time
@@ -30,8 +31,6 @@ from gitian.names import check_package
 EARLIEST, LATEST = 757382400, 2**31 - 1
 #: A package has three members and may have some more, whose names begin with '_' (deb(5)).
 _MEMBERS = 16
-#: The control fields of a package are some kB; more than this many bytes are an attack.
-_CONTROL_LIMIT = 2**20
 #: The control fields that an archive adds. Where the package's own file has them they would contradict it.
 _ADDED = ("filename", "size", "md5sum", "sha1", "sha256", "sha512", "status")
 _PATIENCE = 120.0
@@ -138,11 +137,12 @@ def _refuse_others(packages: Sequence[InstalledPackage], hashes: Sequence[str]) 
 
 def _stanza(package: InstalledPackage, deb: Path) -> str:
     """What an index says of a package: its own control fields, and where its file is and what it has."""
-    done = process.run(["dpkg-deb", "--field", deb], check=False, limit=_CONTROL_LIMIT, timeout=_PATIENCE)
-    text = done.stdout.decode(errors="replace")
-    if done.status or "\0" in text:
-        raise EnvironmentUnavailableError(f"'{deb.name}' is no package that 'dpkg-deb' can read: "
-                                          f"{done.stderr.decode(errors='replace').strip()[-300:]}")
+    try:
+        text = debfile.control(deb).decode(errors="replace")
+    except ImageError as error:
+        raise EnvironmentUnavailableError(str(error)) from error
+    if "\0" in text:
+        raise EnvironmentUnavailableError(f"The control file of '{deb.name}' holds a zero byte.")
     kept, fields, keep = [], dict[str, str](), True
     for line in text.splitlines():
         if not line.strip():
