@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,22 @@ def test_it_depends_on_the_packages_alone(archive: Repository, debs: Debs, tmp_p
     assert (again.epoch, sorted(again.essential)) == (int(MOMENT.timestamp()), ["tiny-base"])
     assert again.architectures == ("amd64", "i386")
     assert not list(archive.directory.glob("key-*"))
+
+
+def test_the_key_lies_where_it_is_swept(debs: Debs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signer that is killed leaves a key's directory, and beside the archive somebody removes it."""
+    seen = []
+
+    def make(prefix: str, dir: Path) -> str:
+        seen.append(dir)
+        return real(prefix=prefix, dir=dir)
+
+    real = tempfile.mkdtemp
+    monkeypatch.setattr("gitian.images.repository.tempfile.mkdtemp", make)
+    directory = tmp_path / ("long" * 30) / "archive"
+    made = make_repository(debs, directory, suite="noble", architecture="amd64")
+    assert signed_text(made)
+    assert seen == [directory] and not list(directory.glob("key-*"))
 
 
 def test_a_package_is_not_unpacked_to_be_described(debs: Debs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,6 @@ _MEMBERS = 16
 #: The control fields that an archive adds. Where the package's own file has them they would contradict it.
 _ADDED = ("filename", "size", "md5sum", "sha1", "sha256", "sha512", "status")
 _PATIENCE = 120.0
-#: The name of a socket has 107 bytes at most (unix(7)), and gpg-agent's own part of it about 20.
-_SHORT = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,21 +181,24 @@ def _write_indices(repository: Repository, stanzas: Sequence[str]) -> None:
 def _sign(text: bytes, near: Path) -> tuple[bytes, bytes]:
     """Sign with a key made for it alone; the signed text and the public key. The key is gone afterwards.
 
-    It lies near the archive, which is swept whatever happens, when the names of sockets there are short enough.
+    It lies beside the archive, which is swept whatever happens. The name of a socket has 107 bytes at most (unix(7)),
+    and those of the agent lie beside the key: programs are told a name for it that is short wherever it lies.
     """
-    chosen = near if len(os.fsencode(near)) < _SHORT else Path("/tmp")
-    home = Path(tempfile.mkdtemp(prefix="key-", dir=chosen))
+    home = Path(tempfile.mkdtemp(prefix="key-", dir=near))
+    number = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    short = f"/proc/{os.getpid()}/fd/{number}"
     try:
-        gpg = ["gpg", "--homedir", str(home), "--batch", "--no-tty", "--no-options", "--quiet", "--no-autostart",
+        gpg = ["gpg", "--homedir", short, "--batch", "--no-tty", "--no-options", "--quiet", "--no-autostart",
                "--pinentry-mode", "loopback", "--passphrase", ""]
         # The agent ends by itself a moment after the program that it was started with, even one that was killed.
         script = ('set -e; "$@" --quick-generate-key archive ed25519 sign never\n'
                   '"$@" --export --output "$0/key"; "$@" --clearsign --output "$0/signed" "$0/text"')
         (home / "text").write_bytes(text)
-        process.run(["gpg-agent", "--homedir", home, "--quiet", "--daemon", "--", "sh", "-c", script, home, *gpg],
+        process.run(["gpg-agent", "--homedir", short, "--quiet", "--daemon", "--", "sh", "-c", script, short, *gpg],
                     timeout=_PATIENCE, tied=True)
         return (home / "signed").read_bytes(), (home / "key").read_bytes()
     finally:
         with contextlib.suppress(GitianError):
-            process.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False, timeout=_PATIENCE)
+            process.run(["gpgconf", "--homedir", short, "--kill", "all"], check=False, timeout=_PATIENCE)
         shutil.rmtree(home, ignore_errors=True)
+        os.close(number)
