@@ -18,10 +18,11 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Fetched:
-    """A file that was fetched; ``size`` in bytes. ``sha256`` is what it was checked to have.
+    """A file that was fetched; ``size`` in bytes. ``sha256`` of a package is what it was checked to have.
 
-    That is '' where the archive's index has no SHA-256. With ``pooled`` it came from this machine's package pool, and
-    ``url`` is where it would have been fetched.
+    That is '' where the archive's index has no SHA-256. Of an index, size and hash are what the guest's own find and
+    sha256sum said once apt had checked it, and nobody else has seen the file.
+    With ``pooled`` it came from this machine's package pool, and ``url`` is where it would have been fetched.
     """
 
     url: str
