@@ -21,7 +21,7 @@ class Fetched:
     """A file that was fetched; ``size`` in bytes. ``sha256`` of a package is what it was checked to have.
 
     That is '' where the archive's index has no SHA-256. Of an index, size and hash are what the guest's own find and
-    sha256sum said once apt had checked it, and nobody else has seen the file.
+    sha256sum said once apt had checked it; nobody else has hashed the file.
     With ``pooled`` it came from this machine's package pool, and ``url`` is where it would have been fetched.
     """
 
