@@ -74,6 +74,10 @@ class BuildError(GitianError):
     exit_code = 9
 
 
+class HangError(BuildError):
+    """The descriptor's script did not come to an end in time."""
+
+
 class OutputError(GitianError):
     """What came out of a guest was refused: a path that leads out, a device, a size beyond bounds."""
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from gitian.build.changes import Changes
+from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
-from gitian.build.varied import seen_path
-from gitian.errors import BuildError, HostError, OutputSizeError
+from gitian.build.varied import run_varied, seen_path
+from gitian.errors import BuildError, GuestError, HangError, HostError, OutputSizeError
 from gitian.formats.descriptor import Descriptor
+from gitian.guest.protocol import Result
 from gitian.host.workspace import Workspace
 from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import Options, make_plan
-from gitian.vary import building
+from gitian.vary import building, run
+from gitian.vary.budget import Budget
 from gitian.vary.building import Bed, Builder
 from gitian.vary.kept import Aside
 from gitian.vary.outcome import Outcome, State
@@ -73,6 +79,7 @@ def field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], Fi
     def made(act: Act) -> Field:
         one = Field(tmp_path, act)
         monkeypatch.setattr(building, "build_target", one.build_target)
+        monkeypatch.setattr(run, "_SECOND", 0.0)
         return one
     return made
 
@@ -82,11 +89,11 @@ def names_of(request: TargetRequest) -> frozenset[str]:
     return request.changes.names
 
 
-def run_of(one: Field, directory: Path) -> Outcome:
+def run_of(one: Field, directory: Path, budget: Budget | None = None) -> Outcome:
     """All of a run, without what comes before and after."""
     bed = one.builder.bed
     request = VaryRequest(descriptor=directory / "pkg.yml", options=Options(), workspace=bed.aside.of,
-                          backend=bed.backend, chosen=choose(",".join(SOME)))
+                          backend=bed.backend, chosen=choose(",".join(SOME)), budget=budget)
     return _Run(request, bed, {}).outcome()
 
 
@@ -129,3 +136,66 @@ def test_a_run_goes_on_after_a_repeat_that_failed(field: Callable[[Act], Field],
     assert [cause.variations for cause in found.causes] == [("umask",)]
     assert {tried.name: tried.state for tried in found.variations} == {
         "umask": State.DIFFERS, "user": State.HELD, "home": State.HELD}
+
+
+class Guest:
+    """A guest in which the wrapper leaves ``seen``, says ``says`` and hangs, or ends with ``status``."""
+
+    def __init__(self, *, seen: bytes = b"ready\n", says: bytes = b"", status: int | None = 0) -> None:
+        self.seen, self.says, self.status = seen, says, status
+
+    def put(self, source: Path, destination: PurePosixPath, **more: Any) -> None:
+        pass
+
+    def run(self, command: Sequence[str], *, timeout: float | None = None, **more: Any) -> Result:
+        if command[0] == "head":
+            return Result(status=0, stdout=self.seen)
+        more["output"](self.says)
+        if self.status is None:
+            assert timeout is not None, "it would wait for ever"
+            time.sleep(timeout)
+            raise GuestError(f"It did not come to an end within {timeout} s.")
+        return Result(status=self.status)
+
+
+def ran(one: Field, guest: Guest, changes: Changes) -> int:
+    request = replace(one.builder._request(1, one.builder.bed.plan.targets[0], changes.names), changes=changes)
+    with Log(request.workspace.var / "build.log") as log:
+        return run_varied(cast(Any, guest), request, changes, PurePosixPath("/script"), log)
+
+
+def test_a_script_that_does_not_end_fails(field: Callable[[Act], Field]) -> None:
+    one = field(lambda request: {})
+    with pytest.raises(HangError, match="did not end") as raised:
+        ran(one, Guest(status=None, says=b"still here\n", seen=b"ready\nprobe umask\n 22\n"), Changes(patience=0.01))
+    assert "still here" in str(raised.value)
+    assert next(one.builder.bed.aside.var.glob("probe-*")).read_bytes() == b"probe umask\n 22\n", "it had begun"
+    assert ran(one, Guest(status=3), Changes(patience=60)) == 3
+
+
+def test_varied_builds_get_a_multiple_of_the_usual_time_and_the_usual_one_all_it_wants(
+        field: Callable[[Act], Field], tmp_path: Path) -> None:
+    given: list[float | None] = []
+
+    def act(request: TargetRequest) -> dict[str, str]:
+        assert request.changes is not None
+        given.append(request.changes.patience)
+        if "umask" in names_of(request):
+            raise HangError("The script did not end.")
+        return {"x": "usual"}
+
+    one = field(act)
+    found = run_of(one, tmp_path)
+    assert given[0] is None and all(patience is not None and 600 <= patience < 700 for patience in given[1:])
+    assert [(cause.variations, cause.fails) for cause in found.causes] == [(("umask",), "The script did not end.")]
+
+
+def test_a_build_that_the_budget_ends_is_no_finding(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    def act(request: TargetRequest) -> dict[str, str]:
+        if names_of(request):
+            raise HangError("The script did not end.")
+        return {"x": "usual"}
+
+    found = run_of(field(act), tmp_path, Budget(minutes=5))
+    assert found.unfinished is not None and "spent while it built" in found.unfinished
+    assert not found.causes and not found.held

@@ -33,9 +33,9 @@ class Changes:
     """One set of changes for one build.
 
     ``wrapper`` is a bash script for root in the guest that makes the changes and then runs probe and build script as
-    the guest's user, and puts everything back: 'bash WRAPPER PROBE SEEN SCRIPT setarch WORD...'. Without one they are
-    run as usual. ``probe`` is the body of a script that prints what the build script is going to see. ``setarch`` are
-    further options of setarch. ``machine`` is for KVM alone.
+    the guest's user, and puts everything back: 'bash WRAPPER PROBE SEEN SCRIPT setarch WORD...'. ``probe`` is the body
+    of a script that prints what the build script is going to see. ``setarch`` are further options of setarch.
+    ``machine`` is for KVM alone. ``patience`` is how long it may take (seconds).
     """
 
     names: frozenset[str] = frozenset()
@@ -44,3 +44,4 @@ class Changes:
     probe: bytes = b""
     setarch: tuple[str, ...] = ()
     machine: MachineChanges | None = None
+    patience: float | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path, PurePosixPath
 
 from gitian.build.changes import PROBE, READY, SEEN, SEEN_LIMIT, WRAPPER, Changes
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
 from gitian.build.script import probe_script
-from gitian.errors import GuestError
+from gitian.errors import GuestError, HangError
 from gitian.guest.protocol import Guest
 from gitian.host.workspace import write_atomically
+
+#: A guest that is not busy reads a small file in this time (seconds).
+_MOMENT = 120.0
 
 
 def seen_path(var: Path, log_suffix: str) -> Path:
@@ -21,24 +25,37 @@ def seen_path(var: Path, log_suffix: str) -> Path:
 def run_varied(guest: Guest, request: TargetRequest, changes: Changes, script: PurePosixPath, log: Log) -> int:
     """Run probe and script, the one right before the other; the script's status.
 
-    Raises GuestError: not everything could be changed, so that the script was not run.
+    Raises GuestError: not everything could be changed, so that the script was not run; HangError: it took too long.
     """
     seen = seen_path(request.workspace.var, request.log_suffix)
     seen.unlink(missing_ok=True)
     probe = probe_script(request.plan, request.target, changes.probe, changes=changes.script)
     _send(guest, request, "vary-probe", probe, PROBE)
     words = ["setarch", request.target.setarch, *changes.setarch]
-    if not changes.wrapper:
-        said = guest.run([*words, "bash", str(PROBE)], check=False, limit=SEEN_LIMIT).stdout
-        status = guest.run([*words, "bash", "-x", str(script)], output=log, check=False).status
-        end = guest.run([*words, "bash", str(PROBE), "end"], check=False, limit=SEEN_LIMIT).stdout
-        write_atomically(seen, said + end)
-        return status
     _send(guest, request, "vary-wrapper", changes.wrapper, WRAPPER)
-    status = guest.run(["bash", str(WRAPPER), str(PROBE), str(SEEN), str(script), *words], user="root", output=log,
-                       check=False).status
-    said = guest.run(["head", "-c", str(SEEN_LIMIT), str(SEEN)], user="root", check=False, limit=SEEN_LIMIT).stdout
+    hangs: HangError | None = None
+    began = time.monotonic()
+    try:
+        status = guest.run(["bash", str(WRAPPER), str(PROBE), str(SEEN), str(script), *words], user="root", output=log,
+                           check=False, timeout=changes.patience).status
+    except GuestError as error:
+        if changes.patience is None or time.monotonic() - began < changes.patience:
+            raise
+        status, hangs = 1, HangError(
+            f"The script of '{request.plan.descriptor.name}' did not end within {changes.patience / 60:.0f} minutes "
+            f"for {request.target.label}. The last lines of its log:" + "\n  ".join(["", *log.tail()]),
+            hint=f"The whole log is in '{log.path}'.")
+        hangs.__cause__ = error
+    try:
+        said = guest.run(["head", "-c", str(SEEN_LIMIT), str(SEEN)], user="root", check=False, limit=SEEN_LIMIT,
+                         timeout=_MOMENT).stdout
+    except GuestError:
+        if hangs is None:
+            raise
+        raise hangs from None
     write_atomically(seen, said.removeprefix(READY))
+    if hangs is not None:
+        raise hangs
     if not said.startswith(READY):
         raise GuestError("The guest could not be varied: " + "\n  ".join(["", *log.tail(8)]),
                          hint=f"The variations were: {', '.join(sorted(changes.names))}. The whole log is in "

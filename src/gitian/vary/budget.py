@@ -84,6 +84,10 @@ class Meter:
         """Builds that the budget still has; None when it has no bound on them."""
         return None if self.budget.builds is None else max(0, self.budget.builds - self.builds)
 
+    def seconds_left(self) -> float | None:
+        """How much time the budget still has; None when it has no bound on it."""
+        return None if self.budget.minutes is None else max(0.0, (self.budget.minutes - self.minutes) * 60)
+
     @contextmanager
     def building(self) -> Iterator[None]:
         """Around each build, so that it is counted and its time is known; one that raises is counted, too."""

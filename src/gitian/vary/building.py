@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gitian.build.exact import Base
@@ -13,7 +13,15 @@ from gitian.build.outputs import manifest_of
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.target import build_target
 from gitian.build.varied import seen_path
-from gitian.errors import BuildError, EnvironmentUnavailableError, GuestError, HostError, OutputError, OutputSizeError
+from gitian.errors import (
+    BuildError,
+    EnvironmentUnavailableError,
+    GuestError,
+    HangError,
+    HostError,
+    OutputError,
+    OutputSizeError,
+)
 from gitian.formats.manifest import Manifest
 from gitian.guest.protocol import Backend
 from gitian.host import progress
@@ -31,6 +39,8 @@ Names = frozenset[str]
 PACKAGES = "packages"
 #: Chooses among values that do as well as each other: the same ones in every build of every run.
 _SEED = 1
+#: A build that takes so many times as long as the first, and so many seconds more, hangs.
+_PATIENCE, _AT_LEAST = 10, 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +97,22 @@ class Builder:
         self.reference: Built | None = None
         self.built: list[Built] = []
         self.layers: set[Path] = set()
+        self._within: float | None = None
+        self._began = 0.0
+        self._cut = False
         self._ready: dict[tuple[str, bool], Prepared] = {}
         self._manifests: dict[tuple[str, bool], str] = {}
 
-    def build(self, names: Names, title: str, *, quiet: bool = True) -> Built:
+    def build(self, names: Names, title: str, *, quiet: bool = True, within: float | None = None) -> Built:
         """Build all targets with these variations; the first build of all is the reference.
 
         A script that fails, an output that is refused and a guest that cannot be varied are results of a build; of
-        the reference they are errors: BuildError, OutputError. Raises every other GitianError.
+        the reference they are errors: BuildError, OutputError. So is one that does not end, by the length of the
+        reference; when it has not ended ``within`` so many seconds before that, HangError is raised. Raises every
+        other GitianError.
         """
+        self._within = within
+        self._began = time.monotonic()
         number = len(self.built) + 1
         if not quiet:
             progress.say(f"--- {title} ---")
@@ -121,7 +138,7 @@ class Builder:
             try:
                 digests |= self._target(number, target, varied, place)
             except (BuildError, OutputError, GuestError) as error:
-                if self.reference is None:
+                if self.reference is None or (isinstance(error, HangError) and self._cut):
                     raise
                 seen.append(self._seen(number, target, varied))
                 remove_tree(place)
@@ -159,6 +176,15 @@ class Builder:
                 return digests
         raise AssertionError("the second attempt returns or raises")
 
+    def _patience(self) -> float | None:
+        """How long a script that is about to run may take (seconds)."""
+        if self.reference is None:
+            return None
+        usual = _PATIENCE * self.reference.seconds + _AT_LEAST
+        left = None if self._within is None else max(1.0, self._within - (time.monotonic() - self._began))
+        self._cut = left is not None and left < usual
+        return usual if left is None else min(usual, left)
+
     def _request(self, number: int, target: Target, varied: Names) -> TargetRequest:
         bed, label = self.bed, target.label
         elsewhere = PACKAGES in varied
@@ -166,7 +192,8 @@ class Builder:
         return TargetRequest(
             plan=bed.plan, target=target, image=base.image, exact=base.exact, inputs=bed.inputs, workspace=bed.aside,
             backend=bed.backend, environment=bed.environment, state=bed.aside.guests, log_suffix=f"-{number}-{label}",
-            changes=changes_for(varied - {PACKAGES}, bed.settings[label], _SEED, probed=bed.can[label]),
+            changes=replace(changes_for(varied - {PACKAGES}, bed.settings[label], _SEED, probed=bed.can[label]),
+                            patience=self._patience()),
             ready=self._ready.get((label, elsewhere)))
 
     def _check_environment(self, outcome: TargetOutcome, varied: Names) -> None:

@@ -11,7 +11,7 @@ from gitian.build.exact import Base, Wanted, images_of
 from gitian.build.layer import store_of
 from gitian.build.pipeline import sweep
 from gitian.environment.layers import size_limit
-from gitian.errors import UsageError
+from gitian.errors import HangError, UsageError
 from gitian.formats.descriptor import Descriptor
 from gitian.guest.protocol import Backend
 from gitian.host import progress
@@ -25,7 +25,7 @@ from gitian.vary.budget import Budget, Meter, Progress
 from gitian.vary.building import PACKAGES, Bed, Builder, Built, Names, strayed, without_effect
 from gitian.vary.comparing import Comparing
 from gitian.vary.kept import Aside
-from gitian.vary.minimise import Minimised, Result, minimise
+from gitian.vary.minimise import Exhausted, Minimised, Result, minimise
 from gitian.vary.outcome import Explained, Found, Outcome, State, Tried, by_chance, folded, joined, judged
 from gitian.vary.variations import Setting, Variation
 
@@ -226,7 +226,10 @@ class _Run:
                      f"{'' if most == 1 else 's'} remain{'s' if most == 1 else ''} at most)"
 
     def _search(self, names: Names) -> Result:
-        built = self.builder.build(names, self.title)
+        try:
+            built = self.builder.build(names, self.title, within=self.meter.seconds_left())
+        except HangError:
+            raise Exhausted(f"The budget of {self.meter.budget} was spent while it built.") from None
         result = self._result(built)
         if result.failed is not None:
             progress.say(f"  it fails: {result.failed.splitlines()[0]}")
