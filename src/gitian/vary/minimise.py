@@ -401,7 +401,9 @@ class Search:
             pool = pool[:low]
             if not pool:
                 return base
-            self._expect(1 + self._after(len(base)), "Some of these sets cannot be built")
+            self._expect(1 + self._after(len(base)), "Some of these sets cannot be built" if not builds or any(
+                result.failed is not None for result in self.results.values()) else "It takes several together"
+                if len(base) > 1 else "Another cause came to light")
             names = _listed(self.ordered(base))
             state = self._state(base, kind, f"{names} alone" if len(base) == 1 else f"only {names}")
             if state:
