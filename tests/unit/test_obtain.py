@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gitian.errors import EnvironmentUnavailableError, InputError, MissingToolError, UsageError
+from gitian.errors import EnvironmentUnavailableError, HostError, InputError, MissingToolError, UsageError
 from gitian.formats.environment import Environment
 from gitian.formats.fetched import Fetched
 from gitian.formats.image_record import InstalledPackage
@@ -24,7 +24,7 @@ from gitian.host import web
 from gitian.host.pool import Pool
 from gitian.images import archive as archives
 from gitian.images import obtain as obtaining
-from gitian.images import origins, snapshot, whereabouts
+from gitian.images import origins, shelves, snapshot, whereabouts
 from gitian.images.distros import Distro
 from gitian.images.obtain import Missing, Obtained, Places, obtain, require, unavailable
 from gitian.images.sources import Source, SourceOptions
@@ -610,9 +610,32 @@ def test_what_is_no_services_address(url: str) -> None:
 
 def test_there_is_room_before_anything_is_fetched(room: Path, debs: dict[str, Path], service: Service,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    from gitian.errors import HostError
-
     monkeypatch.setattr(obtaining, "RESERVE", 2**62)
     with service.serve() as address, pytest.raises(HostError, match="too little room"):
         get(room, Places(pool=None, snapshot=address), debs["old"])
     assert service.seen == []
+
+
+def test_a_full_disk_is_no_servers_fault(room: Path, debs: dict[str, Path], service: Service) -> None:
+    """It is asked once, and what is said is said of this machine; a connection is kept for nobody."""
+    room.mkdir()
+    (room / "x").symlink_to("/dev/full")
+    sha1 = hashlib.sha1(debs["old"].read_bytes()).hexdigest()
+    with service.serve() as address, pytest.raises(HostError, match="/x' cannot be written: No space left"):
+        web.Client().save(f"{address}/file/{sha1}", room / "x", sha256=package_of(debs["old"]).sha256)
+    assert service.seen == [f"/file/{sha1}"]
+    assert not (room / "x").is_symlink()
+
+
+def test_what_cannot_be_written_here_is_not_missing_there(room: Path, debs: dict[str, Path]) -> None:
+    sha256 = package_of(debs["old"]).sha256
+    with pytest.raises(HostError, match="cannot be written"):
+        shelves.copy_checked(debs["old"], room / "absent" / "x", sha256)
+    with pytest.raises(HostError, match="cannot be written"):
+        shelves.put(debs["old"], room / "absent" / "x")
+    room.mkdir()
+    assert not shelves.copy_checked(debs["new"], room / "x", sha256)
+    assert not shelves.copy_checked(room / "absent", room / "x", sha256)
+    assert list(room.iterdir()) == []
+    assert shelves.copy_checked(debs["old"], room / "x", sha256)
+    assert (room / "x").read_bytes() == debs["old"].read_bytes()

@@ -444,6 +444,17 @@ def test_own_addresses() -> None:
         assert not is_own(address), address
 
 
+def test_a_disk_that_is_full_before_the_end_stops_nobody(pool: Pool, archive: tuple[str, Path, list[str]],
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    address, _, seen = archive
+    with pool.using() as use:
+        (use.room / HELLO_DEB.name).symlink_to("/dev/full")
+        orders = [Order(deb=HELLO_DEB, url=f"{address}/hello.deb"), Order(deb=WORLD_DEB, url=f"{address}/world.deb")]
+        assert fetch(orders, use, use.room) == {WORLD_DEB}
+    assert sorted(seen) == ["/hello.deb", "/world.deb"]
+    assert "cannot be written: No space left" in capsys.readouterr().err
+
+
 def test_with_no_room_nothing_is_fetched(pool: Pool, archive: tuple[str, Path, list[str]],
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     address, _, seen = archive

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gitian.errors import HostError
+from gitian.host import progress
 from gitian.host.pool import Deb, PoolUse
 from gitian.host.space import free
 from gitian.host.web import Client, Refused, Stopped, side_by_side
@@ -33,17 +35,24 @@ def fetch(orders: Sequence[Order], use: PoolUse, directory: Path) -> set[Deb]:
     if not orders or free(directory) < sum(order.deb.size for order in orders) + RESERVE:
         return set()
 
-    def work(order: Order, client: Client) -> bool:
-        with contextlib.suppress(Refused, Stopped):
+    def work(order: Order, client: Client) -> HostError | bool:
+        try:
             client.save(order.url, directory / order.deb.name, sha256=order.deb.sha256, size=order.deb.size)
-            return True
-        return False
+        except (Refused, Stopped):
+            return False
+        except HostError as error:
+            return error
+        return True
 
-    good = set()
+    good, unwritten = set(), []
     # The largest first, so that none is left alone at the end.
     with contextlib.closing(side_by_side(sorted(orders, key=lambda order: -order.deb.size), work)) as results:
         for order, came in results:
-            if came:
+            if isinstance(came, HostError):
+                unwritten.append(came)
+            elif came:
                 use.keep(directory / order.deb.name, order.deb)
                 good.add(order.deb)
+    if unwritten:
+        progress.warn(f"{unwritten[0]} Packages that are lacking are left to apt.")
     return good

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import ipaddress
@@ -14,6 +15,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+
+from gitian.errors import HostError
+from gitian.host.space import writing
 
 #: Requests at a time, whatever number of files there is: more is no faster and a burden to a server.
 AT_ONCE = 6
@@ -90,15 +94,15 @@ class Client:
         """Fetch a file of that hash to ``path``; when it does not come, nothing is left there.
 
         ``size`` is in bytes, None when it is not known; then it has at most ``limit``. ``progress`` gets byte counts.
-        Raises Refused, Stopped.
+        Raises Refused, Stopped; HostError: the file cannot be written, for which no server is blamed.
         """
         def attempt() -> None:
             digest, came = hashlib.sha256(), 0
-            with path.open("wb") as file:
+            with writing(path) as write:
                 for piece in self._pieces(url, limit if size is None else size):
                     came += len(piece)
                     digest.update(piece)
-                    file.write(piece)
+                    write(piece)
                     progress(len(piece))
             if size is not None and came != size:
                 raise Refused(f"it has {came} bytes, not {size}", clean=True)
@@ -109,6 +113,11 @@ class Client:
             self._patiently(attempt)
         except (Refused, Stopped):
             path.unlink(missing_ok=True)
+            raise
+        except HostError:
+            self.drop()
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             raise
 
     def read(self, url: str, limit: int) -> bytes:

@@ -24,6 +24,7 @@ from gitian.host.pool import Pool, PoolUse
 from gitian.host.pool_fetch import RESERVE
 from gitian.host.space import require_room
 from gitian.host.web import Client, Refused, Stopped, side_by_side
+from gitian.host.workspace import make_directory
 from gitian.images import shelves, snapshot, whereabouts
 from gitian.images.sources import Source
 from gitian.images.whereabouts import Candidate, Whereabouts
@@ -86,8 +87,8 @@ def obtain(packages: Sequence[InstalledPackage], places: Places, destination: Pa
     The two directories are the caller's own; in ``scratch`` rubbish is left. Of different packages whose files have
     one name only the first is looked for. Raises InputError: a given directory is none; HostError: no room.
     """
-    destination.mkdir(parents=True, exist_ok=True)
-    scratch.mkdir(parents=True, exist_ok=True)
+    make_directory(destination)
+    make_directory(scratch)
     by_name: dict[str, InstalledPackage] = {}
     for package in packages:
         by_name.setdefault(package.file_name, package)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -11,11 +10,12 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gitian.errors import InputError
+from gitian.errors import HostError, InputError
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import progress
 from gitian.host.hashing import sha256_file
 from gitian.host.pool import Deb, PoolUse
+from gitian.host.space import not_written, writing
 
 #: More .debs than this in one directory are not looked through.
 _MOST = 200_000
@@ -80,7 +80,7 @@ class Directory:
 def copy_checked(source: Path, target: Path, sha256: str) -> bool:
     """Copy a file that should have that hash; False, and nothing there, when it has not, or cannot be read.
 
-    What was hashed before may have changed since: this is the hash that counts.
+    What was hashed before may have changed since: this is the hash that counts. Raises HostError: there can be no copy.
     """
     digest = hashlib.sha256()
     try:
@@ -88,28 +88,31 @@ def copy_checked(source: Path, target: Path, sha256: str) -> bool:
         with os.fdopen(number, "rb") as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 return False
-            with target.open("xb") as copy:
+            with writing(target, new=True) as write:
                 while piece := file.read(_PIECE):
                     digest.update(piece)
-                    copy.write(piece)
-    except OSError as error:
+                    write(piece)
+        if digest.hexdigest() == sha256:
+            return True
+    except OSError:  # of the source's
+        pass
+    except HostError:
         target.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
-            raise
-        return False
-    if digest.hexdigest() != sha256:
-        target.unlink()
-        return False
-    return True
+        raise
+    target.unlink(missing_ok=True)
+    return False
 
 
 def put(source: Path, target: Path) -> None:
-    """Give a checked file another name, or copy it where that cannot be; what lay there is gone."""
-    target.unlink(missing_ok=True)
+    """Give a checked file another name, or copy it where that cannot be; what lay there is gone. Raises HostError."""
     try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copyfile(source, target, follow_symlinks=False)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:
+            shutil.copyfile(source, target, follow_symlinks=False)
+    except OSError as error:
+        raise not_written(target, error) from error
 
 
 def clear(destination: Path, packages: Iterable[InstalledPackage]) -> None:
