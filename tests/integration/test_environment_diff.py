@@ -140,7 +140,10 @@ def test_nothing_is_left(commands: Commands, place: Place, tmp_path: Path) -> No
     path, room = tmp_path / "blessed.json", tmp_path / "room"
     room.mkdir(mode=0o755)
     path.write_bytes(EnvironmentFile(environments=(environment(place, sources=True),)).to_json())
+    own = room / f"gitian-{os.geteuid()}"
+    (own / "0123456789ab" / "d" / "lists").mkdir(parents=True)  # of one that was killed
     done = commands.run("environment", "diff", path, "--archive", "--keyring", place.archive.keyring, check=False,
                         env={"TMPDIR": str(room)})
     assert done.returncode == 1, done.stderr
-    assert os.listdir(room) == []
+    assert os.listdir(room) == [own.name]
+    assert os.listdir(own) == [".guard"]

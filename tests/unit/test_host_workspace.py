@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gitian.host.workspace import (
     make_directory,
     mounted_below,
     remove_tree,
+    scratch_of_user,
     write_atomically,
 )
 
@@ -205,6 +207,40 @@ def test_scratch_of_the_dead_is_swept_that_of_the_living_is_not(workspace: Works
             put_down(running)
     with workspace.scratch():
         assert len(list(top.glob("*/d/left"))) == 0
+
+
+def test_scratch_without_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    top = tmp_path / f"gitian-{os.geteuid()}"
+    with scratch_of_user() as room:
+        assert room.is_relative_to(top) and os.listdir(room) == []
+        # Others may get through, and see nothing.
+        assert [stat.S_IMODE(place.stat().st_mode) for place in (top, room.parent, room)] == [0o711, 0o711, 0o700]
+    (top / "dead").mkdir()
+    with scratch_of_user():
+        assert not (top / "dead").exists()
+    assert os.listdir(top) == [".guard"]
+
+
+@pytest.mark.parametrize("how", ["a link", "a file", "anybody's"])
+def test_a_place_that_somebody_else_has_taken_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          how: str) -> None:
+    (tmp_path / "other" / "precious").mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    top = tmp_path / "tmp" / f"gitian-{os.geteuid()}"
+    if how == "a link":
+        top.symlink_to(tmp_path / "other")
+    elif how == "a file":
+        top.write_bytes(b"")
+    else:
+        (top / "precious").mkdir(parents=True)
+        top.chmod(0o777)
+    with scratch_of_user() as room:
+        assert room.parent == top.parent and stat.S_IMODE(room.stat().st_mode) == 0o700
+        (room / "x").write_bytes(b"")
+    assert os.listdir(top.parent) == [top.name]
+    assert (tmp_path / "other" / "precious").exists() and (how != "anybody's" or (top / "precious").exists())
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

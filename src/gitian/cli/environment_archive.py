@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from gitian.formats.debversion import order
 from gitian.formats.environment import Environment, EnvironmentFile, by_file_name
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import progress
+from gitian.host.workspace import scratch_of_user
 from gitian.images.distros import Distro, distro_of, find_distro
 from gitian.images.offers import Offered, offers, own_sources
 from gitian.images.sources import Source, SourceOptions, find_sources
@@ -43,11 +43,10 @@ def _today(environment: Environment, options: ArchiveOptions) -> Environment:
     own = environment.architecture
     newest: dict[tuple[str, str], Offered] = {}
     for arch in sorted({own, *(package.architecture for package in environment.packages)} - {"all"}):
-        with tempfile.TemporaryDirectory(prefix="gitian-environment-") as name, \
-                progress.step(f"Asking the archive about {environment.suite} ({arch})"):
-            sources = _sources(environment, distro, arch, options, Path(name))
+        with scratch_of_user() as room, progress.step(f"Asking the archive about {environment.suite} ({arch})"):
+            sources = _sources(environment, distro, arch, options, room)
             keyrings = distro.find_keyrings() if options.keyring is None else (options.keyring.resolve(),)
-            for offered in offers(sources, arch, keyrings, Path(name)):
+            for offered in offers(sources, arch, keyrings, room):
                 key = (offered.name, arch)
                 if offered.sha256 and (key not in newest or order(newest[key].version) < order(offered.version)):
                     newest[key] = offered

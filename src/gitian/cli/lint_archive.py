@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gitian.errors import FormatError, UsageError
 from gitian.host.progress import step
+from gitian.host.workspace import scratch_of_user
 from gitian.images import archive
 from gitian.images.distros import distro_of
 from gitian.images.offers import Offered, stated
@@ -52,9 +52,9 @@ def _ask(suite: str, arch: str, mirror: str | None, security_mirror: str | None,
         raise UsageError(f"It is not known which archive has the suite '{suite}'.",
                          hint="Leave out --archive, and give its index with --index FILE.")
     options = SourceOptions.of(mirror=mirror, security_mirror=security_mirror, without=(), environment=os.environ)
-    with tempfile.TemporaryDirectory(prefix="gitian-lint-") as name, step(f"asking the archive about {suite} {arch}"):
-        sources = find_sources(distro, suite, arch, options, Path(name))
-        for offered in ask(sources, arch, distro.find_keyrings(), Path(name)):
+    with scratch_of_user() as room, step(f"asking the archive about {suite} {arch}"):
+        sources = find_sources(distro, suite, arch, options, room)
+        for offered in ask(sources, arch, distro.find_keyrings(), room):
             _take(found, suite, arch, offered)
 
 

@@ -114,6 +114,38 @@ def scratch_below(top: Path) -> Iterator[Path]:
         os.close(alive)
 
 
+@contextlib.contextmanager
+def scratch_of_user() -> Iterator[Path]:
+    """The same for a command without a workspace: in the system's directory for temporary files ($TMPDIR, tempfile(3)).
+
+    Programs that give up root, as apt does, get through to it. Where somebody else has taken our name nothing is swept.
+    """
+    import tempfile
+
+    top = Path(tempfile.gettempdir()) / f"gitian-{os.geteuid()}"
+    with contextlib.ExitStack() as stack:
+        if _our_own(top):
+            room = stack.enter_context(scratch_below(top))
+            room.parent.chmod(0o711)
+        else:
+            room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gitian-", ignore_cleanup_errors=True)))
+        yield room
+
+
+def _our_own(top: Path) -> bool:
+    """Make a directory among other people's, or see that it is ours, and nobody else's to write."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            top.mkdir(mode=0o700)
+        status = top.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return False
+        top.chmod(0o711)
+    except OSError:
+        return False
+    return True
+
+
 def _sweep(top: Path) -> None:
     for entry in sorted(top.iterdir()):
         if entry.name.startswith(".") or not stat.S_ISDIR(entry.lstat().st_mode):
