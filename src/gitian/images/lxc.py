@@ -62,10 +62,13 @@ def adopt(tarball: Path, tarball_sha256: str, destination: Path) -> LxcImage:
     return LxcImage(uid=ids.uid, gid=ids.gid, tarball_sha256=tarball_sha256)
 
 
-def in_namespace(argv: Sequence[str], ids: SubIds) -> list[str]:
-    """The command as root of a user namespace with the shifted ids (and, last, our own, to take over our files)."""
+def in_namespace(argv: Sequence[str], ids: SubIds, *, ours: bool = False) -> list[str]:
+    """The command as root of a user namespace with the shifted ids.
+
+    With ``ours`` our own comes last, to take over our files: never for what strangers have written.
+    """
     maps = [f"u:0:{ids.uid}:{ids.count}", f"g:0:{ids.gid}:{ids.count}"]
-    if os.geteuid() != 0:
+    if ours and os.geteuid() != 0:
         maps += [f"u:{ids.count}:{os.geteuid()}:1", f"g:{ids.count}:{os.getegid()}:1"]
     words = ["lxc-usernsexec"]
     for line in maps:
@@ -78,7 +81,7 @@ def give(directory: Path, ids: SubIds) -> None:
     if os.geteuid() == 0:
         os.chown(directory, ids.uid, ids.gid)
     else:
-        process.run(in_namespace(["chown", "0:0", "."], ids), cwd=directory)
+        process.run(in_namespace(["chown", "0:0", "."], ids, ours=True), cwd=directory)
 
 
 def remove(path: Path) -> None:
@@ -91,8 +94,8 @@ def remove(path: Path) -> None:
     if mounted_below(path):
         raise HostError(f"Something is mounted below '{path}', so it is not removed.", hint="Unmount it first.")
     if not remove_tree(path) and shutil.which("lxc-usernsexec") is not None:
-        process.run(in_namespace(["find", ".", "-mindepth", "1", "-delete"], SubIds.of_current_user()), cwd=path,
-                    check=False)
+        process.run(in_namespace(["find", ".", "-mindepth", "1", "-delete"], SubIds.of_current_user(), ours=True),
+                    cwd=path, check=False)
         remove_tree(path)
     if os.path.lexists(path):
         raise HostError(f"'{path}' cannot be removed.", hint="Remove it as root.")
