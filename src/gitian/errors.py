@@ -68,6 +68,14 @@ class GuestError(GitianError):
     exit_code = 8
 
 
+class NotVariedError(GuestError):
+    """A guest in which circumstances could not be changed: of the variations ``names`` nothing is known, by ``why``."""
+
+    def __init__(self, message: str, *, names: frozenset[str], why: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.names, self.why = names, why
+
+
 class BuildError(GitianError):
     """The descriptor's script failed."""
 

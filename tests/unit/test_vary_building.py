@@ -15,7 +15,7 @@ from gitian.build.changes import Changes
 from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.varied import run_varied, seen_path
-from gitian.errors import BuildError, GuestError, HangError, HostError, OutputSizeError
+from gitian.errors import BuildError, GuestError, HangError, HostError, NotVariedError, OutputSizeError
 from gitian.formats.descriptor import Descriptor
 from gitian.guest.protocol import Result
 from gitian.host.workspace import Workspace
@@ -89,11 +89,12 @@ def names_of(request: TargetRequest) -> frozenset[str]:
     return request.changes.names
 
 
-def run_of(one: Field, directory: Path, budget: Budget | None = None) -> Outcome:
+def run_of(one: Field, directory: Path, budget: Budget | None = None, named: str = "") -> Outcome:
     """All of a run, without what comes before and after."""
     bed = one.builder.bed
     request = VaryRequest(descriptor=directory / "pkg.yml", options=Options(), workspace=bed.aside.of,
-                          backend=bed.backend, chosen=choose(",".join(SOME)), budget=budget)
+                          backend=bed.backend, chosen=choose(",".join(SOME)), budget=budget,
+                          named=frozenset(named.split()))
     return _Run(request, bed, {}).outcome()
 
 
@@ -199,3 +200,70 @@ def test_a_build_that_the_budget_ends_is_no_finding(field: Callable[[Act], Field
     found = run_of(field(act), tmp_path, Budget(minutes=5))
     assert found.unfinished is not None and "spent while it built" in found.unfinished
     assert not found.causes and not found.held
+
+
+def test_the_step_at_which_the_wrapper_has_ended_names_the_variations(field: Callable[[Act], Field]) -> None:
+    one = field(lambda request: {})
+    changes = Changes(names=frozenset({"home", "user"}), patience=60)
+    with pytest.raises(NotVariedError) as raised:
+        ran(one, Guest(status=1, seen=b"step user clock\n", says=b"awk: no\n\n"), changes)
+    assert raised.value.names == {"user"}, "of those that were on"
+    assert raised.value.why == "it could not be made in the guest: awk: no"
+    for seen in (b"", b"step \n", b"step clock\n", b"\xff"):
+        with pytest.raises(GuestError, match="prepared") as other:
+            ran(one, Guest(status=1, seen=seen), changes)
+        assert not isinstance(other.value, NotVariedError)
+
+
+def dropping(name: str) -> Act:
+    def act(request: TargetRequest) -> dict[str, str]:
+        if name in names_of(request):
+            raise NotVariedError("It could not be.", names=frozenset({name}), why="there is no awk")
+        return {"x": "varied" if "umask" in names_of(request) else "usual"}
+    return act
+
+
+def test_what_cannot_be_made_is_not_tried_and_the_run_goes_on(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    one = field(dropping("user"))
+    found = run_of(one, tmp_path)
+    assert [cause.variations for cause in found.causes] == [("umask",)] and found.missed == ()
+    assert {tried.name: (tried.state, tried.why) for tried in found.variations} == {
+        "umask": (State.DIFFERS, ""), "user": (State.NOT_TRIED, "there is no awk"), "home": (State.HELD, "")}
+    assert sum("user" in names for names in one.tried) == 1, "once is enough"
+    assert len(one.tried) == len(set(one.tried)) + one.tried.count(frozenset()) - 1, "nothing is built twice"
+
+
+def test_what_was_named_and_cannot_be_made_is_no_success(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    found = run_of(field(dropping("home")), tmp_path, named="home")
+    assert found.missed == ("home",) and not found.held
+
+    def act(request: TargetRequest) -> dict[str, str]:
+        if names_of(request):
+            raise NotVariedError("It could not be.", names=SOME, why="nothing works")
+        return {"x": "usual"}
+
+    assert run_of(field(act), tmp_path / "all").missed == ("umask", "user", "home"), "nothing was tried"
+
+
+def test_a_variation_with_which_guests_break_down_is_not_tried(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    def act(request: TargetRequest) -> dict[str, str]:
+        if "home" in names_of(request):
+            raise GuestError("The guest did not start.")
+        return {"x": "usual"}
+
+    found = run_of(field(act), tmp_path)
+    told = {tried.name: (tried.state, tried.why) for tried in found.variations}
+    assert told["home"] == (State.NOT_TRIED, "a guest with it breaks down: The guest did not start.")
+    assert told["user"][0] is State.HELD and told["umask"][0] is State.HELD and found.held and not found.causes
+
+
+def test_trouble_of_the_host_is_no_finding(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    def act(request: TargetRequest) -> dict[str, str]:
+        if len(one.tried) > 2:
+            raise GuestError("There is no memory left.")
+        return {"x": "usual"}
+
+    one = field(act)
+    with pytest.raises(GuestError, match="memory"):
+        run_of(one, tmp_path)
+    assert one.tried[-1] == frozenset(), "one as usual had the same trouble"

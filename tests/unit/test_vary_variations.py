@@ -214,6 +214,16 @@ def test_the_wrapper_is_a_script_for_every_set(backend: str) -> None:
         valid(script)
 
 
+def test_each_step_says_whose_it_is_before_it_runs() -> None:
+    without = {"umask", "aslr", "environment", "memory"}  # made elsewhere, or by words that cannot fail
+    for name in sorted(set(PIECES) - without):
+        script = wrapper.wrapper(frozenset({name}), Circumstance(distro="debian", backend="lxc", single=True)).decode()
+        assert f"echo 'step {name}' >\"$seen\"" in script, name
+    script = wrapper.wrapper(frozenset(PIECES), Circumstance(distro="debian", backend="lxc", single=True)).decode()
+    assert "echo 'step clock file-order'" in script, "one library for both"
+    assert script.index("echo 'step '") < script.index("echo ready"), "what comes last is nobody's"
+
+
 def test_the_order_of_the_names_does_not_matter() -> None:
     scripts = set()
     for names in itertools.islice(itertools.permutations(["clock", "uid", "path", "pids"]), 24):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from gitian.build.changes import PROBE, READY, SEEN, SEEN_LIMIT, WRAPPER, Changes
 from gitian.build.log import Log
 from gitian.build.request import TargetRequest
 from gitian.build.script import probe_script
-from gitian.errors import GuestError, HangError
+from gitian.errors import GuestError, HangError, NotVariedError
 from gitian.guest.protocol import Guest
 from gitian.host.workspace import write_atomically
 
@@ -25,7 +26,8 @@ def seen_path(var: Path, log_suffix: str) -> Path:
 def run_varied(guest: Guest, request: TargetRequest, changes: Changes, script: PurePosixPath, log: Log) -> int:
     """Run probe and script, the one right before the other; the script's status.
 
-    Raises GuestError: not everything could be changed, so that the script was not run; HangError: it took too long.
+    Raises NotVariedError: not everything could be changed, so that the script was not run; HangError: it took too
+    long; GuestError.
     """
     seen = seen_path(request.workspace.var, request.log_suffix)
     seen.unlink(missing_ok=True)
@@ -54,13 +56,23 @@ def run_varied(guest: Guest, request: TargetRequest, changes: Changes, script: P
             raise
         raise hangs from None
     write_atomically(seen, said.removeprefix(READY))
-    if hangs is not None:
+    if hangs is not None and said.startswith(READY):
         raise hangs
     if not said.startswith(READY):
-        raise GuestError("The guest could not be varied: " + "\n  ".join(["", *log.tail(8)]),
-                         hint=f"The variations were: {', '.join(sorted(changes.names))}. The whole log is in "
-                              f"'{log.path}'.")
+        _refuse(said, changes, log)
     return status
+
+
+def _refuse(said: bytes, changes: Changes, log: Log) -> NoReturn:
+    """The wrapper has ended before it was through. Raises NotVariedError; GuestError: no variation is at fault."""
+    tail = log.tail(8)
+    hint = f"The whole log is in '{log.path}'."
+    names = changes.names & set(said.partition(b"\n")[0].decode(errors="replace").split()[1:])
+    if not names:
+        raise GuestError("The guest could not be prepared: " + "\n  ".join(["", *tail]), hint=hint)
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "no reason is known")
+    raise NotVariedError(f"The guest could not be varied ({', '.join(sorted(names))}): " + "\n  ".join(["", *tail]),
+                         names=names, why=f"it could not be made in the guest: {last[:300]}", hint=hint)
 
 
 def _send(guest: Guest, request: TargetRequest, name: str, data: bytes, place: PurePosixPath) -> None:

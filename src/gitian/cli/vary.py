@@ -204,6 +204,8 @@ def _say_whether(outcome: Outcome) -> None:
     without = [one.name for one in outcome.variations if one.state is State.NO_EFFECT]
     if without:
         said.append(f"of {', '.join(without)} nothing is known, since nothing changed in the guest")
+    if outcome.missed:
+        said.append(f"{', '.join(outcome.missed)} could not be tried")
     if outcome.unfinished is not None:
         said.append("the search is not finished")
     raise VariesError(f"Not held: {'; '.join(said)}." if said else "Not held: not everything could be decided.",

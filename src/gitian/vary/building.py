@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from gitian.errors import (
     GuestError,
     HangError,
     HostError,
+    NotVariedError,
     OutputError,
     OutputSizeError,
 )
@@ -58,8 +60,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """One build of all targets. ``failed`` says why there are no outputs; ``log`` is where to read on, ``seconds``
-    what it took."""
+    """One build of all targets. ``names`` are the variations that could be made. ``failed`` says why there are no
+    outputs, and ``broken`` that it was not the build that failed, but its guest, while one as usual works. ``log`` is
+    where to read on, ``seconds`` what it took."""
 
     number: int
     names: Names
@@ -67,6 +70,7 @@ class Built:
     seen: tuple[Seen, ...]
     seconds: float
     failed: str | None = None
+    broken: bool = False
     log: Path | None = None
 
 
@@ -97,19 +101,27 @@ class Builder:
         self.reference: Built | None = None
         self.built: list[Built] = []
         self.layers: set[Path] = set()
+        #: By target, the variations that can be made; and by name and target, why one turned out not to be.
+        self.can: dict[str, Names] = dict(bed.can)
+        self.dropped: dict[str, dict[str, str]] = {}
         self._within: float | None = None
         self._began = 0.0
         self._cut = False
         self._ready: dict[tuple[str, bool], Prepared] = {}
         self._manifests: dict[tuple[str, bool], str] = {}
 
+    def makeable(self, names: Names) -> Names:
+        """Those that can be made for some target, as far as is known by now."""
+        return names & frozenset().union(*self.can.values())
+
     def build(self, names: Names, title: str, *, quiet: bool = True, within: float | None = None) -> Built:
         """Build all targets with these variations; the first build of all is the reference.
 
-        A script that fails, an output that is refused and a guest that cannot be varied are results of a build; of
-        the reference they are errors: BuildError, OutputError. So is one that does not end, by the length of the
-        reference; when it has not ended ``within`` so many seconds before that, HangError is raised. Raises every
-        other GitianError.
+        A variation that cannot be made in a guest is dropped. A script that fails and an output that is refused are
+        results of a build; of the reference they are errors: BuildError, OutputError. When a guest breaks down, one
+        as usual tells whether that is due to the variations, or to the host: GuestError. A script that does not end,
+        by the length of the reference, has failed; but HangError is raised when it has not ended ``within`` so many
+        seconds before that. Raises every other GitianError.
         """
         self._within = within
         self._began = time.monotonic()
@@ -133,30 +145,56 @@ class Builder:
         digests: dict[str, str] = {}
         seen: list[Seen] = []
         for target in self.bed.plan.targets:
-            varied = names & self.bed.can[target.label]
             log = self.bed.aside.var / f"build-{number}-{target.label}.log"
             try:
-                digests |= self._target(number, target, varied, place)
+                digests |= self._as_far_as_can_be(number, target, names, place)
             except (BuildError, OutputError, GuestError) as error:
-                if self.reference is None or (isinstance(error, HangError) and self._cut):
+                varied = names & self.can[target.label]
+                broken = isinstance(error, GuestError)
+                if self.reference is None or (isinstance(error, HangError) and self._cut) or (broken and not varied):
                     raise
+                if broken:
+                    self._try_as_usual(target)
                 seen.append(self._seen(number, target, varied))
                 remove_tree(place)
-                return Built(number=number, names=names, outputs=Outputs(place=place, digests={}), seen=tuple(seen),
-                             seconds=time.monotonic() - began, failed=str(error), log=log)
-            seen.append(self._seen(number, target, varied))
-        return Built(number=number, names=names, outputs=Outputs(place=place, digests=digests), seen=tuple(seen),
-                     seconds=time.monotonic() - began, log=log)
+                return Built(number=number, names=self.makeable(names), outputs=Outputs(place=place, digests={}),
+                             seen=tuple(seen), seconds=time.monotonic() - began, failed=str(error), broken=broken,
+                             log=log)
+            seen.append(self._seen(number, target, names & self.can[target.label]))
+        return Built(number=number, names=self.makeable(names), outputs=Outputs(place=place, digests=digests),
+                     seen=tuple(seen), seconds=time.monotonic() - began, log=log)
+
+    def _as_far_as_can_be(self, number: int, target: Target, names: Names, place: Path) -> dict[str, str]:
+        """Build one target with those of the variations that can be made."""
+        label = target.label
+        while True:
+            varied = names & self.can[label]
+            try:
+                return self._target(number, target, varied, place)
+            except NotVariedError as error:
+                if not error.names & varied:
+                    raise
+                for name in sorted(error.names & varied):
+                    progress.warn(f"'{name}' is not tried for {label}: {error.why}")
+                    self.dropped.setdefault(name, {})[label] = error.why
+                self.can[label] -= error.names
+
+    def _try_as_usual(self, target: Target) -> None:
+        """A build without variations, of which nothing is kept. Raises GuestError: that breaks down, too."""
+        progress.warn("A guest broke down. One as usual shows whether that is due to what was varied.")
+        with self.bed.aside.scratch() as scratch, contextlib.suppress(BuildError, OutputError):
+            build_target(self._request(0, target, frozenset()), scratch)
 
     def _target(self, number: int, target: Target, varied: Names, place: Path) -> dict[str, str]:
         """Build one target and keep what it left; the digests of that."""
+        self._seen_file(number, target).unlink(missing_ok=True)
         for attempt in (1, 2):
             with self.bed.aside.scratch() as scratch:
                 try:
                     outcome = build_target(self._request(number, target, varied), scratch)
                 except GuestError as error:
-                    # A guest may fail by chance; that is no finding. What cannot be varied cannot be so twice.
-                    if attempt == 2 or self._seen_file(number, target).exists():
+                    # A guest may fail by chance. What cannot be varied cannot be so twice.
+                    if attempt == 2 or isinstance(error, NotVariedError) or self._seen_file(number, target).exists():
                         raise
                     progress.warn(f"{error} It is tried once more.")
                     continue

@@ -81,7 +81,8 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """All of a run. ``builds`` counts all of them, ``seconds`` is their time; ``left`` says of what nobody knows the
-    cause, when the search is ``unfinished``. ``reference`` is where the usual build's outputs lie."""
+    cause, when the search is ``unfinished``. ``missed`` are variations that were asked for and could not be made.
+    ``reference`` is where the usual build's outputs lie."""
 
     name: str
     backend: str
@@ -96,11 +97,12 @@ class Outcome:
     reference: Path
     unfinished: str | None = None
     left: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
         """Whether nothing is random, and every variation that can work here took effect and made no difference."""
-        return (self.random is None and self.unfinished is None
+        return (self.random is None and self.unfinished is None and not self.missed
                 and not any(tried.state in BAD for tried in self.variations))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -172,6 +172,9 @@ class _Run:
         self.meter = Meter(request.budget)
         self.names = tuple(entry.name for entry in request.chosen if entry.name not in why)
         self.title = ""
+        #: Why guests with a variation break down; and with which others they do.
+        self.broken: dict[str, str] = {}
+        self.together: dict[str, str] = {}
 
     def outcome(self) -> Outcome:
         """Build, search, compare, judge."""
@@ -193,7 +196,8 @@ class _Run:
             told = len(random)
             self.comparing.learn(random)
             known = {built.names: self._result(built) for built in builder.built if built.names}
-            found = minimise(self.names, self._search, known=known, meter=self.meter, progress=self._tell)
+            found = minimise([name for name in self.names if builder.makeable(frozenset({name}))], self._search,
+                             known=known, meter=self.meter, progress=self._tell)
             if not any(cause.outputs for cause in found.causes) or self.meter.exhausted() is not None:
                 break
             if builder.built[-1].names:
@@ -226,10 +230,17 @@ class _Run:
                      f"{'' if most == 1 else 's'} remain{'s' if most == 1 else ''} at most)"
 
     def _search(self, names: Names) -> Result:
+        """Build a set and see what differs; what cannot be made is left out of it."""
+        before = self._built(names)
+        if not self.builder.makeable(names) or before is not None:
+            self.meter.builds -= 1  # nothing is built
+            return self._result(before) if before is not None else Result()
         try:
             built = self.builder.build(names, self.title, within=self.meter.seconds_left())
         except HangError:
             raise Exhausted(f"The budget of {self.meter.budget} was spent while it built.") from None
+        if not built.names:  # of what cannot be made nothing differs; what did differ is random
+            return Result()
         result = self._result(built)
         if result.failed is not None:
             progress.say(f"  it fails: {result.failed.splitlines()[0]}")
@@ -239,6 +250,11 @@ class _Run:
                          + (", besides what is random" if self.comparing.random else ""))
         return result
 
+    def _built(self, names: Iterable[str]) -> Built | None:
+        """The first build with these variations, as far as they can be made."""
+        made = self.builder.makeable(frozenset(names))
+        return next((built for built in self.builder.built if built.names == made), None) if made else None
+
     def _result(self, built: Built) -> Result:
         if built.failed is not None:
             return Result(failed=built.failed)
@@ -246,8 +262,9 @@ class _Run:
 
     def _judge(self, usual: Built, random: Mapping[str, Built], found: Minimised) -> Outcome:
         builder, comparing = self.builder, self.comparing
-        causes, same = folded(found.causes)
         by_names = {built.names: built for built in builder.built if built.names}
+        found = self._without_broken(found, by_names)
+        causes, same = folded(found.causes)
         with progress.step("Comparing what differs"):
             told = tuple(comparing.cause(cause, by_names[frozenset(cause.variations)]) for cause in causes)
             chance = comparing.chance()
@@ -261,18 +278,34 @@ class _Run:
         for built in builder.built:
             if built.number not in kept:
                 remove_tree(built.outputs.place)
+        tried = tuple(self._tried(entry, usual, told, same, found) for entry in self.request.chosen)
+        unknown = [one.name for one in tried if one.state is State.NOT_TRIED and one.name not in self.why]
         return Outcome(
             name=self.bed.plan.name, backend=self.bed.backend.name,
             targets=tuple(target.label for target in self.bed.plan.targets), manifest=usual.outputs.digests,
             repeats=self.request.repeats, random=Found(
                 variations=(), differences=chance, fails=failure, log=chanced.log if chanced is not None else None)
             if chance or failure is not None else None,
-            causes=told, variations=tuple(self._tried(entry, usual, told, same, found)
-                                          for entry in self.request.chosen),
+            causes=told, variations=tried,
+            missed=tuple(name for name in unknown if name in self.request.named or len(unknown) == len(self.names)),
             builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
             unfinished=found.unfinished, left=tuple(
                 f"{_listed(one.outputs) if one.fails is None else 'a failure'}: something among "
                 f"{', '.join(one.suspects)}" for one in found.left))
+
+    def _without_broken(self, found: Minimised, by_names: Mapping[Names, Built]) -> Minimised:
+        """What was found, without guests that broke down: they say nothing of the build."""
+        causes = []
+        for cause in found.causes:
+            if cause.fails is None or not by_names[frozenset(cause.variations)].broken:
+                causes.append(cause)
+            elif len(cause.variations) == 1:
+                self.broken[cause.variations[0]] = f"a guest with it breaks down: {cause.fails.splitlines()[0]}"
+            else:
+                for name in cause.variations:
+                    others = ", ".join(other for other in cause.variations if other != name)
+                    self.together[name] = f"not tried with {others}: the guest breaks down"
+        return replace(found, causes=tuple(causes))
 
     def _named(self, chance: tuple[Explained, ...],
                told: tuple[Found, ...]) -> tuple[tuple[Explained, ...], tuple[Found, ...]]:
@@ -291,27 +324,30 @@ class _Run:
     def _still(self, random: set[str]) -> set[str]:
         """Of what is random, what is the same in two builds whose addresses are not."""
         alone = frozenset({ASLR})
-        while sum(built.names == alone for built in self.builder.built) < 2:
+        while self.builder.makeable(alone) and sum(built.names == alone for built in self.builder.built) < 2:
             if self.meter.exhausted() is not None:
                 return set()
             if self._build(alone, f"Build {len(self.builder.built) + 1}: what is random, without random "
                                   "addresses").failed is not None:
                 return set()
-        one, other, *_ = (built.outputs.digests for built in self.builder.built if built.names == alone)
-        return {path for path in random if path in one and one[path] == other.get(path)}
+        twice = [built.outputs.digests for built in self.builder.built if built.names == alone][:2]
+        return {path for path in random if len(twice) == 2 and path in twice[0]
+                and twice[0][path] == twice[1].get(path)}
 
     def _tried(self, entry: Variation, usual: Built, causes: Sequence[Found], same: Mapping[str, str],
                found: Minimised) -> Tried:
         name = entry.name
-        if name in self.why:
-            return Tried(name=name, what=entry.what, state=State.NOT_TRIED, why=self.why[name])
+        dropped = self.builder.dropped.get(name, {})
+        labels = [label for label, can in self.builder.can.items() if name in can]
+        why = self.why.get(name) or self.broken.get(name) or (next(iter(dropped.values()), "") if not labels else "")
+        if why:
+            return Tried(name=name, what=entry.what, state=State.NOT_TRIED, why=why)
         probes, effect = self._effect(name, usual)
         state, others, outputs = judged(name, causes, same, found, effect=effect)
-        labels = [label for label, can in self.bed.can.items() if name in can]
-        remark = variations.remarks(entry, self.bed.settings[labels[0]])
-        missing = [label for label in self.bed.can if label not in labels]
-        if missing:
-            remark = "; ".join(filter(None, [remark, f"not for {', '.join(missing)}"]))
+        missing = [f"not for {label}" + (f": {dropped[label]}" if label in dropped else "") for label in self.bed.can
+                   if label not in labels]
+        remark = "; ".join(filter(None, [variations.remarks(entry, self.bed.settings[labels[0]]), *missing,
+                                         self.together.get(name, "")]))
         words = {State.AS: f"as {same.get(name, '')} does",
                  State.NO_EFFECT: "the probe in the guest saw no change: nothing is known of it",
                  State.OPEN: found.unfinished or "no build with it has come to its script"}

@@ -47,16 +47,16 @@ def wrapper(names: frozenset[str], about: Circumstance) -> bytes:
     """The script for these variations: 'bash WRAPPER PROBE SEEN SCRIPT setarch WORD...', run by root.
 
     Its status is the build script's. When something cannot be changed, it says so and ends, before the file SEEN
-    begins with the line 'ready'.
+    begins with the line 'ready'; it then says at which variations' step it was: 'step NAME...'.
     """
-    steps = list(_steps(names, about))
+    steps = [(_step(name) + do, undo) for name, do, undo in _steps(names, about)]
     first = _PIDS + about.seed % 9000 if "pids" in names else _USUAL_PIDS
     words = {"home": f"/home/{about.distro}", "user": about.distro, "state": _STATE}
     head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in words.items())
     undo = "".join(back for _, back in reversed(steps))
     return "\n".join([
         _BEGIN, head, _PUT_BACK.replace("@UNDO@\n", undo), _as_user(names, about),
-        *(do for do, _ in steps), _END.replace("@PID@", str(first))]).encode()
+        *(do for do, _ in steps), _step("pids" if "pids" in names else ""), _END.replace("@PID@", str(first))]).encode()
 
 
 _BEGIN = r"""#!/bin/bash
@@ -152,54 +152,60 @@ def environment(names: frozenset[str], distro: str) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, str]]:
-    """What is done, and how it is undone (in the reverse order, errors passed over)."""
+def _step(names: str) -> str:
+    """From here on what fails is the fault of these variations."""
+    return f'echo {shlex.quote("step " + names)} >"$seen"\n'
+
+
+def _steps(names: frozenset[str], about: Circumstance) -> Iterator[tuple[str, str, str]]:
+    """For which variations something is done, what, and how it is undone (in the reverse order, errors passed over)."""
     shim = [f"-DORDER={about.seed % 2**31 + 1}u"] if "file-order" in names else []
     shown = "clock" in names and about.backend == "lxc"
     if shown:
         shim += [f"-DOFFSET={about.offset}LL", '-DSTART="$(($(date +%s) + 1))LL"']
     if "upgrade" in names:
-        yield _UPGRADE, ""
+        yield "upgrade", _UPGRADE, ""
     if "usrmerge" in names:
-        yield _USRMERGE, ""
-    yield ('mkdir -p "$state/proc"\nmount -t proc proc "$state/proc" || :\n',
+        yield "usrmerge", _USRMERGE, ""
+    yield ("", 'mkdir -p "$state/proc"\nmount -t proc proc "$state/proc" || :\n',
            '    umount -l "$state/proc" 2>/dev/null\n')
     if shim:
         source = (data_directory("target-bin") / "vary-shim.c").read_text(encoding="utf-8")
-        yield _SHIM.replace("@SOURCE@", source).replace("@DEFINES@", " ".join(shim)), ""
+        yield (" ".join(sorted(names & {"file-order", *(["clock"] if shown else [])})),
+               _SHIM.replace("@SOURCE@", source).replace("@DEFINES@", " ".join(shim)), "")
     if "user" in names:
-        yield _USER.replace("@USER@", USER), "    rm -f /etc/sudoers.d/gitian-vary\n"
+        yield "user", _USER.replace("@USER@", USER), "    rm -f /etc/sudoers.d/gitian-vary\n"
     if "uid" in names:
-        yield (_UID.replace("@UID@", str(UID)).replace("@GID@", str(GID)).replace("@OLD@", str(USER_ID)),
+        yield ("uid", _UID.replace("@UID@", str(UID)).replace("@GID@", str(GID)).replace("@OLD@", str(USER_ID)),
                f'    chown -hR --from={UID} {USER_ID}:{USER_ID} "$home"\n')
     if "home" in names:
-        yield _HOME.replace("@HOME@", HOME), _HOME_BACK.replace("@HOME@", HOME)
+        yield "home", _HOME.replace("@HOME@", HOME), _HOME_BACK.replace("@HOME@", HOME)
     if "path" in names:
-        yield _PATH.replace("@PLACE@", PLACE), _PATH_BACK.replace("@PLACE@", PLACE)
+        yield "path", _PATH.replace("@PLACE@", PLACE), _PATH_BACK.replace("@PLACE@", PLACE)
     build = shlex.quote(f"{PLACE}/build") if "path" in names else '"$home/build"'
     if names & {"filesystem", "inputs"}:
-        yield _refill(names, about, build)
+        yield ("filesystem" if "filesystem" in names else "inputs", *_refill(names, about, build))
     if names & {"hostname", "domain"}:
-        yield _host(names), ""
+        yield "hostname" if "hostname" in names else "domain", _host(names), ""
     if "shell" in names:
-        yield _SHELL, '    if [ -e "$state/sh" ]; then ln -sfn "$(cat "$state/sh")" /bin/sh; fi\n'
+        yield "shell", _SHELL, '    if [ -e "$state/sh" ]; then ln -sfn "$(cat "$state/sh")" /bin/sh; fi\n'
     if "locale" in names:
-        yield _LOCALE.replace("@LOCALE@", LOCALE), \
+        yield "locale", _LOCALE.replace("@LOCALE@", LOCALE), \
             '    if [ -e "$state/locale" ]; then rm -rf "$(cat "$state/locale")"; fi\n'
     if "timezone" in names:
-        yield _ZONE.replace("@FILE@", ZONE_FILE), \
+        yield "timezone", _ZONE.replace("@FILE@", ZONE_FILE), \
             '    if [ -e "$state/zone" ]; then ln -sfn "$(cat "$state/zone")" /etc/localtime; fi\n'
     if "cores" in names and about.single:
-        yield _CORES, ""
+        yield "cores", _CORES, ""
     if "memory" in names and about.backend == "lxc":
-        yield _MEMORY.replace("@MEMORY@", str((about.memory or 0) * 1024)), ""
+        yield "memory", _MEMORY.replace("@MEMORY@", str((about.memory or 0) * 1024)), ""
     if "clock" in names and about.backend != "lxc":
         move = 'date -u -s "@$(($(date +%s) {sign} {offset}))" >/dev/null\n'
-        yield move.format(sign="+", offset=about.offset), "    " + move.format(sign="-", offset=about.offset)
+        yield "clock", move.format(sign="+", offset=about.offset), "    " + move.format(sign="-", offset=about.offset)
     if shim:
         # What was written until now keeps its time, to the second.
         wait = "sleep 1.1\n" if shown else ""
-        yield wait + 'echo "$state/\\$LIB/libvary.so" >/etc/ld.so.preload\n', "    rm -f /etc/ld.so.preload\n"
+        yield "", wait + 'echo "$state/\\$LIB/libvary.so" >/etc/ld.so.preload\n', "    rm -f /etc/ld.so.preload\n"
 
 
 _UPGRADE = """DEBIAN_FRONTEND=noninteractive apt-get -q update
@@ -308,7 +314,7 @@ def _refill(names: frozenset[str], about: Circumstance, build: str) -> tuple[str
            'chown --reference="$build" "$state/build"\nchmod --reference="$build" "$state/build"\n')
     if "inputs" in names:
         # One time for all that one input holds: what is made from what goes by the order of times.
-        do += _TIMES.replace("@TIME@", str(1000000000 + about.seed % 10**8))
+        do += _step("inputs") + _TIMES.replace("@TIME@", str(1000000000 + about.seed % 10**8))
     if "filesystem" not in names:  # no mount: it stays one file system with where the output goes
         return do + 'rm -rf "$build"\nmv "$state/build" "$build"\n', ""
     return do + 'mount --bind "$state/build" "$build"\n', \
@@ -337,7 +343,7 @@ def _host(names: frozenset[str]) -> str:
     if "hostname" in names:
         text += f"hostname {HOST}\nreplaced /etc/hostname awk '{{ print \"{HOST}\" }}'\n"
     if "domain" in names:
-        text += (f"domainname {DOMAIN} 2>/dev/null || :\n"
+        text += _step("domain") + (f"domainname {DOMAIN} 2>/dev/null || :\n"
                  f"replaced /etc/resolv.conf awk '{{ print }} END {{ print \"search {DOMAIN}\" }}'\n")
     return text
 
