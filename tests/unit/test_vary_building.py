@@ -267,3 +267,16 @@ def test_trouble_of_the_host_is_no_finding(field: Callable[[Act], Field], tmp_pa
     with pytest.raises(GuestError, match="memory"):
         run_of(one, tmp_path)
     assert one.tried[-1] == frozenset(), "one as usual had the same trouble"
+
+
+def test_a_build_that_does_not_fit_into_memory_is_no_build_that_fails(field: Callable[[Act], Field]) -> None:
+    one = field(lambda request: {})
+    on, off = Changes(names=frozenset({"filesystem", "home"})), Changes(names=frozenset({"home"}))
+    full = b"cc1: error writing to a.s: No space left on device\nmake: *** [a.o] Error 1\n"
+    for guest in (Guest(status=1, says=full), Guest(status=1, seen=b"ready\nfact pid 1\nunfit filesystem\n")):
+        with pytest.raises(NotVariedError, match="does not fit") as raised:
+            ran(one, guest, on)
+        assert raised.value.names == {"filesystem"}
+        assert ran(one, guest, off) == 1, "the disk is full"
+    assert ran(one, Guest(status=1, says=b"no such file\n"), on) == 1
+    assert ran(one, Guest(status=0, says=full), on) == 0, "it did without"

@@ -214,6 +214,14 @@ def test_the_wrapper_is_a_script_for_every_set(backend: str) -> None:
         valid(script)
 
 
+@pytest.mark.parametrize("setting", [LXC, KVM])
+def test_a_file_system_in_memory_holds_half_of_what_was_asked_for(setting: Setting) -> None:
+    other = replace(setting, memory=3000)
+    script = changes_for(frozenset({"filesystem"}), other).wrapper.decode()
+    assert re.findall(r"mount -t tmpfs -o (\S+) tmpfs", script) == ["mode=0755,nosuid,nodev,size=1500m"]
+    assert "1500 MiB" in remarks(VARIATIONS["filesystem"], other)
+
+
 def test_each_step_says_whose_it_is_before_it_runs() -> None:
     without = {"umask", "aslr", "environment", "memory"}  # made elsewhere, or by words that cannot fail
     for name in sorted(set(PIECES) - without):

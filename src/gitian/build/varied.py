@@ -16,6 +16,8 @@ from gitian.host.workspace import write_atomically
 
 #: A guest that is not busy reads a small file in this time (seconds).
 _MOMENT = 120.0
+#: The variation that puts the build into memory, and strerror(3) of ENOSPC.
+_MEMORY, _FULL = "filesystem", "No space left on device"
 
 
 def seen_path(var: Path, log_suffix: str) -> Path:
@@ -60,6 +62,12 @@ def run_varied(guest: Guest, request: TargetRequest, changes: Changes, script: P
         raise hangs
     if not said.startswith(READY):
         _refuse(said, changes, log)
+    # It may have cleared away what was too much: then its words tell.
+    if status != 0 and _MEMORY in changes.names and (
+            f"\nunfit {_MEMORY}\n".encode() in said or any(_FULL in line for line in log.tail(200))):
+        raise NotVariedError("The build does not fit into a file system in memory.", names=frozenset({_MEMORY}),
+                             why="the build does not fit into half of its memory (-m)",
+                             hint=f"The whole log is in '{log.path}'.")
     return status
 
 

@@ -177,6 +177,8 @@ def remarks(variation: Variation, setting: Setting) -> str:
         return "a container has the host's clock: programs are shown another one, static ones are not"
     if variation.name == "file-order":
         return "programs are shown another order; static ones are not, nor is what the C library lists by itself"
+    if variation.name == "filesystem":
+        return f"the build directory has room for {setting.memory // 2} MiB then (half of -m)"
     if variation.name == "memory" and setting.backend == "lxc":
         return "only NUM_MEM and /proc/meminfo differ"
     return ""
@@ -206,7 +208,7 @@ def changes_for(names: frozenset[str], setting: Setting, seed: int = 0, *, now: 
     text = wrapper.wrapper(names, Circumstance(
         distro=setting.distro, backend=setting.backend, sudo=setting.sudo, seed=seed,
         offset=leap_day(moment, seed) - int(moment), memory=memory,
-        single=processors == 1))
+        single=processors == 1, room=setting.memory // 2))
     return replace(
         changes, wrapper=text, setarch=("-R",) if "aslr" in names else (), machine=_machine(names, setting),
         script=ScriptChanges(locale=wrapper.LOCALE if "locale" in names else None,

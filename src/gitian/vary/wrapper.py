@@ -32,7 +32,8 @@ _STATE = "/var/lib/gitian-vary"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstance:
     """What the pieces depend on. ``offset`` (seconds) leads from the real time to the other one; ``memory`` is the
-    other amount in MiB; ``single``: whether the build is to have one processor only."""
+    other amount in MiB; ``single``: whether the build is to have one processor only; ``room`` (MiB) is what a file
+    system in memory may hold."""
 
     distro: str
     backend: str
@@ -41,6 +42,7 @@ class Circumstance:
     offset: int = 0
     memory: int | None = None
     single: bool = False
+    room: int = 1000
 
 
 def wrapper(names: frozenset[str], about: Circumstance) -> bytes:
@@ -114,6 +116,10 @@ as_user "$@" bash "$probe" 2>&1 | head -c 200000 >"$state/probed" || :
 status=0
 numbered $((@PID@ + 500))
 as_user "$@" bash -x "$script" || status=$?
+if [ "$status" != 0 ] && [ -d "$state/build" ]; then
+    stat -f -c '%T %b %f' "$state/build" |
+        awk '$1 == "tmpfs" && $3 * 20 < $2 { print "unfit filesystem" }' >>"$seen" || :
+fi
 as_user "$@" bash "$probe" end 2>&1 | head -c 1000 >>"$seen" || :
 exit "$status"
 """
@@ -307,7 +313,8 @@ def _refill(names: frozenset[str], about: Circumstance, build: str) -> tuple[str
     """The build directory's contents written again: on another file system, or in another order with other times."""
     do = f'build={build}\nmkdir -p "$state/build"\n'
     if "filesystem" in names:
-        do += 'mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs "$state/build"\n'
+        do += 'mount -t tmpfs -o ' \
+              f'mode=0755,nosuid,nodev,size={about.room}m tmpfs "$state/build"\n'
     order = f"| shuf -z --random-source=<(yes {about.seed})" if "inputs" in names else ""
     do += (f'(cd "$build" && find . -mindepth 1 -print0 {order} | tar -c --null --no-recursion -T - -f -) |\n'
            '    tar -x -p -f - -C "$state/build"\n'
