@@ -340,7 +340,7 @@ def installed_packages(status: Path, hashes: Mapping[tuple[str, str, str], str])
     for entry in archive.stanzas(status):
         if entry.get("Status") != "install ok installed":
             continue
-        key = (entry["Package"], entry["Version"], entry["Architecture"])
+        key = (entry.get("Package", ""), entry.get("Version", ""), entry.get("Architecture", ""))
         if key not in hashes:
             raise ImageError(f"The installed package '{progress.plain(' '.join(key))}' is in none of the archive's "
                              "indices.")
