@@ -19,9 +19,10 @@ WORK = Path("/work")
 BOX = WORK / "box"
 
 #: Run as root of the new namespaces, the working directory being the current one, which is reached through /proc: the
-#: directories above it need not be open to the subordinate ids. /tmp is no more than a place to mount at. What is mounted
-#: so can be changed by whoever is root of that namespace: the programs run in a further one, with the same ids, in which
-#: the kernel has locked all of it (mount_namespaces(7), "Restrictions on mount namespaces").
+#: directories above it need not be open to the subordinate ids. /tmp is no more than a place to mount at.
+#:
+#: What is mounted so can be changed by whoever is root of that namespace: the programs run in a further one, with the
+#: same ids, in which the kernel has locked all of it (mount_namespaces(7), "Restrictions on mount namespaces").
 _WORLD = """\
 set -eu
 world=/tmp
@@ -65,9 +66,9 @@ rm /run/mapped
 wait $!
 """
 
-#: Makes a place read-only with all that is mounted below it: mount_setattr(2), which mount(8) knows only since 2.39, or,
-#: where the kernel has none, each mount by itself, with what it forbids already (it may not be allowed then). mmdebstrap
-#: is written in Perl, so that is there.
+#: Makes a place read-only with all that is mounted below it: mount_setattr(2), which mount(8) knows only since 2.39.
+#: Where the kernel has none, each mount by itself, with what it forbids already (without, that may not be allowed).
+#: mmdebstrap is written in Perl, so that is there.
 _READ_ONLY = r"""
 my ($top) = @ARGV;
 my $attributes = pack("Q4", 1, 0, 0, 0);  # MOUNT_ATTR_RDONLY
@@ -101,5 +102,6 @@ def command(argv: Sequence[str]) -> list[str]:
     Whatever ends us ends all of it, since its processes have a PID namespace of their own.
     """
     tied = ["setpriv", "--pdeathsig=KILL", "--"]
-    inside = [*tied, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _WORLD, "world", _READ_ONLY, *argv]
+    inside = [*tied, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
+              _WORLD, "world", _READ_ONLY, *argv]
     return [*tied, *in_namespace(inside, SubIds.of_current_user())]
