@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: output -> (the variation that must be named for it, alone; what writes it)
 FAULTS: dict[str, tuple[str, str]] = {
     "date": ("clock", "date -u +%Y-%m > OUT"),
-    "seconds": ("clock", "sleep 1; date > OUT"),
+    "seconds": ("clock", "sleep 1; date +%s > OUT"),
     "order.tar": ("file-order", "mkdir t; for i in $(seq 40); do echo $i > t/f$i; done; find t -type f | "
                                 "tar --mtime=@0 --owner=0 --group=0 --mode=644 -cf OUT -T -"),
     "hostname": ("hostname", "hostname > OUT"),
@@ -86,7 +86,8 @@ def test_every_planted_fault_is_named_alone(workspace: Path, images: Path) -> No
     expected = {variation for variation, _ in FAULTS.values()}
     told = states(found)
     assert {name for name, state in told.items() if state == "differs"} == expected
-    assert told["filesystem"] == "differs as another does", "a tmpfs lists directories in another order"
+    # A tmpfs lists directories in another order, unless the workspace is on one too.
+    assert told.pop("filesystem") in ("differs as another does", "held")
     assert {name for name, state in told.items() if state == "held"} == {"domain", "environment", "memory", "shell"}
     assert {name for name, state in told.items() if state == "not tried"} == {"inputs", "cpu", "kernel", "cold"}
     for one in found["variations"]:
