@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from gitian.errors import EnvironmentUnavailableError, FormatError, ImageError
+from gitian.errors import EnvironmentUnavailableError, FormatError, HostError, ImageError
 from gitian.formats.environment import Environment, Kernel
 from gitian.formats.image_record import ImageRecord, InstalledPackage
-from gitian.images import exact
+from gitian.host.workspace import locked
+from gitian.images import exact, lxc
 from gitian.images.exact import ExactRequest
 
 A = InstalledPackage(name="apt", version="1.0", architecture="all", sha256="a" * 64)
@@ -196,6 +198,60 @@ def test_one_that_was_killed_leaves_nothing_that_looks_whole(places: list[Path],
     assert [one.path for one in exact.environments(tmp_path)] == places[:4]
     assert exact.prune(tmp_path, 100 * MB) == []
     assert not (tmp_path / "environments" / ".gone-0123456789ab").exists()
+
+
+def test_what_cannot_be_removed_is_told_and_no_error(places: list[Path], tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    """A build that has ended well must not fail by it."""
+    (places[3] / ".held").mkdir()  # a lock that cannot be opened, as that of a place that is root's
+    rubbish = tmp_path / "environments" / ".gone-0123456789ab"
+    rubbish.mkdir()
+
+    def remove(path: Path) -> None:
+        if path in (rubbish, tmp_path / "environments" / ".gone-0" / "base-bookworm-amd64.qcow2"):
+            raise HostError(f"'{path}' cannot be removed.")
+        real(path)
+
+    real = lxc.remove
+    monkeypatch.setattr(lxc, "remove", remove)
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0")
+    assert exact.prune(tmp_path, 7 * MB) == [places[4]]
+    said = capsys.readouterr().err
+    assert f"'{rubbish}' cannot be removed" in said
+    assert f"The images in '{places[3]}' stay" in said
+    assert "base-bookworm-amd64.qcow2' cannot be removed" in said
+    assert places[3].exists() and not places[4].exists()
+    with exact.held([places[0], places[3]]):
+        assert f"Others may remove the images in '{places[3]}'" in capsys.readouterr().err
+    guard = tmp_path / "environments" / ".lock"
+    guard.unlink()
+    guard.mkdir()
+    assert exact.prune(tmp_path, 0) == []
+    assert "cannot be opened" in capsys.readouterr().err
+    exact.discard(tmp_path, ENVIRONMENT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_places_that_are_another_s_are_used_and_left_alone(places: list[Path], tmp_path: Path) -> None:
+    with exact.held(places[:1]):
+        pass
+    tmp_path.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            # The directories above are closed to others.
+            os.chdir(tmp_path)
+            os.setgid(65534)
+            os.setuid(65534)
+            mine, never_held = (place.relative_to(tmp_path) for place in places[:2])
+            with locked(mine / ".held", wait=False, shared=True, what="it"), exact.held([mine, never_held]):
+                status = 0 if exact.prune(Path(), 0) == [] else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert all(place.exists() for place in places)
 
 
 @pytest.mark.parametrize(("value", "limit"), [("", 20 * 2**30), ("5", 5 * MB), ("0", 0), ("-1", 20 * 2**30),

@@ -182,10 +182,10 @@ def locked(path: Path, *, wait: bool, shared: bool = False, what: str) -> Iterat
 
     Its text says who holds it. ``shared`` locks go together with each other. Without ``wait``, a lock held by another
     is a BusyError that names its process; ``what`` is what is busy then ("the workspace 'x'"). The file stays: removing
-    it would let two processes lock two different files.
+    it would let two processes lock two different files. For a shared lock it is enough that it can be read.
     """
     try:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        number = _lock_file(path, shared)
     except OSError as error:
         raise HostError(f"The lock '{path}' cannot be opened: {error.strerror}.",
                         hint="Was a command run here through sudo? Go on so, or work in another workspace (-C DIR)."
@@ -214,6 +214,18 @@ def locked(path: Path, *, wait: bool, shared: bool = False, what: str) -> Iterat
                     os.ftruncate(number, 0)
     finally:
         os.close(number)
+
+
+def _lock_file(path: Path, shared: bool) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    except OSError as error:
+        if not shared or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | flags)
+        raise
 
 
 def _holder(number: int) -> str:

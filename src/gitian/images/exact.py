@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gitian.errors import BusyError, EnvironmentUnavailableError, FormatError, ImageError
+from gitian.errors import (
+    BusyError,
+    EnvironmentUnavailableError,
+    FormatError,
+    GitianError,
+    HostError,
+    ImageError,
+)
 from gitian.formats.environment import Environment, Kernel, by_file_name
 from gitian.formats.image_record import ImageRecord, InstalledPackage
 from gitian.host import progress
@@ -322,7 +329,7 @@ def environments(directory: Path) -> tuple[Place, ...]:
     with contextlib.suppress(OSError), os.scandir(directory / _TOP) as entries:
         for entry in entries:
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # removed in this moment, or closed to us
                     found.append(_place(Path(entry.path)))
     return tuple(sorted(found, key=lambda place: (-place.used, place.path)))
 
@@ -343,11 +350,14 @@ def _place(path: Path) -> Place:
 
 @contextlib.contextmanager
 def held(places: Collection[Path]) -> Iterator[None]:
-    """Keep others from removing these places while the block runs. Raises HostError."""
+    """Keep others from removing these places while the block runs; where that cannot be, a warning says so."""
     with contextlib.ExitStack() as stack:
         for place in sorted(places):
             if place.is_dir():
-                stack.enter_context(locked(place / _HELD, wait=True, shared=True, what=f"the images in '{place}'"))
+                try:
+                    stack.enter_context(locked(place / _HELD, wait=True, shared=True, what=f"the images in '{place}'"))
+                except HostError as error:
+                    progress.warn(f"Others may remove the images in '{place}' meanwhile. {error}")
         yield
 
 
@@ -355,14 +365,17 @@ def prune(directory: Path, limit: int, keep: Collection[Path] = ()) -> list[Path
     """Remove the least recently used places until all together have at most ``limit`` bytes; returns them.
 
     Those in ``keep``, those used within the last hour, and those that somebody makes, holds or runs a guest from stay.
-    Nothing is done while anybody makes one. Raises HostError: something cannot be removed.
+    Nothing is done while anybody makes one, or where the places are another's. Raises nothing, for what was made
+    meanwhile must not be lost: a warning says what cannot be removed.
     """
     top, removed = directory / _TOP, list[Path]()
-    if not top.is_dir():
+    if not os.access(top, os.W_OK):
         return removed
-    with contextlib.suppress(BusyError), locked(top / _GUARD, wait=False, what="the images of environments"):
+    with contextlib.suppress(BusyError), _warned(), \
+            locked(top / _GUARD, wait=False, what="the images of environments"):
         for rubbish in top.glob(".gone-*"):  # of one that was killed
-            lxc.remove(rubbish)
+            with _warned():
+                lxc.remove(rubbish)
         total = 0
         for place in environments(directory):
             total += place.size
@@ -372,6 +385,19 @@ def prune(directory: Path, limit: int, keep: Collection[Path] = ()) -> list[Path
     return removed
 
 
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    """What fails in the block for want of rights or means is a warning."""
+    try:
+        yield
+    except BusyError:
+        raise
+    except GitianError as error:
+        progress.warn(str(error))
+    except OSError as error:
+        progress.warn(f"'{error.filename}': {error.strerror}.")
+
+
 def discard(directory: Path, environment: Environment) -> None:
     """Remove the images of an environment that nobody will ask for again.
 
@@ -379,22 +405,27 @@ def discard(directory: Path, environment: Environment) -> None:
     """
     top, place = directory / _TOP, place_of(directory, environment)
     if place.is_dir():
-        with contextlib.suppress(BusyError), locked(top / _GUARD, wait=False, what="the images of environments"):
+        with contextlib.suppress(BusyError), _warned(), \
+                locked(top / _GUARD, wait=False, what="the images of environments"):
             _take_away(_place(place))
 
 
 def _take_away(place: Place) -> bool:
     """Remove a place, unless somebody uses it after all. It has another name before anything in it is gone."""
+    gone = place.path.with_name(f".gone-{secrets.token_hex(6)}")
     try:
         with locked(place.path / _HELD, wait=False, what=f"the images in '{place.path}'"):
             if _at_work(place.path):
                 return False
-            gone = place.path.with_name(f".gone-{secrets.token_hex(6)}")
             place.path.rename(gone)
-    except (BusyError, OSError):
+    except BusyError:
         return False
-    for entry in gone.iterdir():
-        lxc.remove(entry)
+    except (HostError, OSError) as error:
+        progress.warn(f"The images in '{place.path}' stay: they cannot be removed. {error}")
+        return False
+    with _warned():
+        for entry in gone.iterdir():
+            lxc.remove(entry)
     shutil.rmtree(gone, ignore_errors=True)
     return True
 
