@@ -22,9 +22,12 @@ from gitian.host.workspace import Workspace
 from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import Options, make_plan
 from gitian.vary import building, run
-from gitian.vary.budget import Budget
+from gitian.vary.budget import Budget, Meter
 from gitian.vary.building import Bed, Builder
+from gitian.vary.comparing import Comparing
+from gitian.vary.diffoscope import Allowance, Report
 from gitian.vary.kept import Aside
+from gitian.vary.minimise import Cause
 from gitian.vary.outcome import Outcome, State
 from gitian.vary.run import VaryRequest, _Run
 from gitian.vary.variations import Setting, choose
@@ -280,3 +283,30 @@ def test_a_build_that_does_not_fit_into_memory_is_no_build_that_fails(field: Cal
         assert ran(one, guest, off) == 1, "the disk is full"
     assert ran(one, Guest(status=1, says=b"no such file\n"), on) == 1
     assert ran(one, Guest(status=0, says=full), on) == 0, "it did without"
+
+
+def test_diffoscope_is_asked_within_the_budget_and_so_often_for_a_cause(
+        field: Callable[[Act], Field], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = field(lambda request: {f"file{number}": str(sorted(names_of(request))) for number in range(25)})
+    usual = one.builder.build(frozenset(), "as usual")
+    causes = [Cause(variations=(name,), outputs=dict.fromkeys(usual.outputs.digests, "")) for name in ("home", "user")]
+    others = [one.builder.build(frozenset(cause.variations), "varied") for cause in causes]
+    now, allowed = [0.0], []
+
+    def report(left: Path, right: Path, directory: Path, name: str, *, allowance: Allowance) -> Report:
+        allowed.append(allowance.seconds)
+        now[0] += 10
+        return Report(text=None, html=None)
+
+    monkeypatch.setattr("gitian.vary.diffoscope.installed", lambda: True)
+    monkeypatch.setattr("gitian.vary.diffoscope.report", report)
+    meter = Meter(Budget(minutes=8), clock=lambda: now[0])
+    comparing = Comparing(one.builder.bed, usual, tmp_path / "reports", meter)
+    first, second = (comparing.cause(cause, built) for cause, built in zip(causes, others, strict=True))
+    problems = [[output.problem for output in cause.differences] for cause in (first, second)]
+    assert problems[0].count(None) == 20 and "first 20 outputs of a cause" in str(problems[0][-1])
+    # Of the 48 times for which there is time, every cause has its own.
+    assert problems[1].count(None) == 20 and max(allowed) == 300 and allowed[20] == 280
+    third = comparing.cause(replace(causes[0], variations=("umask",)), others[0])
+    said = [output.problem for output in third.differences]
+    assert said.count(None) == 8 and "budget of 8 minutes is spent" in str(said[-1]) and allowed[-1] == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from gitian.errors import GitianError
 from gitian.vary import diffoscope
+from gitian.vary.budget import Meter
 from gitian.vary.building import Bed, Built, Seen, prefix_of
 from gitian.vary.circumstances import UNKNOWN, Circumstances
 from gitian.vary.contents import Limits
@@ -28,16 +30,19 @@ _QUICK = Limits(unpacked=2**28, members=20_000, seconds=20.0)
 
 
 class Comparing:
-    """Compares other builds with the usual one. ``reports`` is the directory for diffoscope's, or None.
+    """Compares other builds with the usual one. ``reports`` is the directory for diffoscope's, or None; diffoscope is
+    asked as long as ``meter`` has time left.
 
     Some outputs are different in every build. Of those a build is said to have another one when something in it is
     surely known to come from a circumstance, of a kind that does not differ between usual builds.
     """
 
-    def __init__(self, bed: Bed, usual: Built, reports: Path | None) -> None:
+    def __init__(self, bed: Bed, usual: Built, reports: Path | None, meter: Meter | None = None) -> None:
         self.bed, self.usual = bed, usual
         self.reports = reports if reports is not None and diffoscope.installed() else None
+        self.meter = meter or Meter()
         self.random: dict[str, Built] = {}
+        self._asked: Counter[str] = Counter()
         self._usual_causes: dict[str, frozenset[Hinted]] = {}
         self._causes: dict[tuple[int, str], frozenset[Hinted]] = {}
 
@@ -84,9 +89,9 @@ class Comparing:
                 continue
             with self._trees(built, prefix, mine) as (left, right):
                 differences = compare_trees(left, right, _of(self.usual.seen, label), _of(built.seen, label))
-                for number, difference in enumerate(differences):
-                    reports, problem = self._reports(left / difference.path, right / difference.other_path,
-                                                     f"{name}/{prefix}{difference.path}", number)
+                for difference in differences:
+                    reports, problem = self._reports(left / difference.path, right / difference.other_path, name,
+                                                     prefix + difference.path)
                     yield Explained(target=label, path=prefix + difference.path, difference=difference,
                                     reports=reports, problem=problem)
 
@@ -111,14 +116,18 @@ class Comparing:
                 scratch, self.usual.outputs.place / prefix, built.outputs.place / prefix, paths) as trees:
             yield trees
 
-    def _reports(self, left: Path, right: Path, name: str, number: int) -> tuple[tuple[Path, ...], str | None]:
+    def _reports(self, left: Path, right: Path, cause: str, path: str) -> tuple[tuple[Path, ...], str | None]:
         if self.reports is None or not left.is_file() or not right.is_file():
             return (), None
-        if number >= _REPORTS:
+        if self._asked[cause] >= _REPORTS:
             return (), f"diffoscope was asked for the first {_REPORTS} outputs of a cause only"
+        room = self.meter.seconds_left()
+        if room is not None and room < 1:
+            return (), f"diffoscope was not asked: the budget of {self.meter.budget} is spent"
+        self._asked[cause] += 1
         try:
-            made = diffoscope.report(left, right, self.reports, name,
-                                     allowance=diffoscope.Allowance(seconds=_PATIENCE))
+            made = diffoscope.report(left, right, self.reports, f"{cause}/{path}", allowance=diffoscope.Allowance(
+                seconds=_PATIENCE if room is None else min(_PATIENCE, room)))
         except GitianError as error:
             return (), str(error)
         if made is None:
@@ -128,7 +137,6 @@ class Comparing:
 
 def _of(seen: Iterable[Seen], label: str) -> Circumstances:
     return next((one.circumstances for one in seen if one.label == label), UNKNOWN)
-
 
 
 def _by_build(random: Mapping[str, Built]) -> Iterator[tuple[Built, list[str]]]:

@@ -180,7 +180,7 @@ class _Run:
         """Build, search, compare, judge."""
         builder = self.builder
         usual = self._build(frozenset(), "The usual build", quiet=False)
-        self.comparing = Comparing(self.bed, usual, self.request.reports)
+        self.comparing = Comparing(self.bed, usual, self.request.reports, self.meter)
         for number in range(1, self.request.repeats + 1):
             if self.meter.exhausted() is None:
                 # Most times are written in seconds: a build within the same one would not show them.
