@@ -26,9 +26,14 @@ from gitian.vary.differences import compare_files
 from gitian.vary.kept import Aside, Outputs
 from gitian.vary.minimise import Cause, Minimised, Result
 from gitian.vary.outcome import Explained, Found, Outcome, State, Tried, by_chance, folded, joined, judged
-from gitian.vary.variations import VARIATIONS
+from gitian.vary.variations import VARIATIONS, Setting, implications
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e&\"'"
+
+
+#: Targets in machines that go on from a saved state, with one processor.
+SETTINGS = {"a": Setting(backend="kvm", suite="bookworm", architecture="amd64", distro="debian", processors=1,
+                         image_directory=Path("/nowhere"))}
 
 
 def built(number: int, names: str = "", answers: Mapping[str, str] | None = None) -> Built:
@@ -147,17 +152,17 @@ def test_a_probe_that_says_the_same_means_no_effect() -> None:
     usual = built(1, answers={"umask": "0002", "user": "debian", "seed": "1"})
     varied = built(2, "umask user", {"umask": "0022", "user": "debian", "seed": "2"})
     assert without_effect(usual, varied) == {"user": "a"}
-    assert strayed(usual, varied) == {}, "every build has random numbers of its own"
+    assert strayed(usual, varied, SETTINGS) == {}, "every build has random numbers of its own"
     assert without_effect(usual, built(3, "umask")) == {}, "a guest that said nothing"
 
 
 def test_what_changes_without_being_varied_is_seen_unless_it_is_implied() -> None:
     usual = built(1, answers={"file-order": "x", "filesystem": "ext4", "cores": "2"})
     other = {"file-order": "y", "filesystem": "tmpfs", "cores": "2"}
-    assert strayed(usual, built(2, "filesystem", other)) == {}
-    assert strayed(usual, built(2, "filesystem", {**other, "cores": "1"})) == {"cores": "a"}
-    assert strayed(usual, built(2, "", other)) == {"file-order": "a", "filesystem": "a"}
-    assert strayed(usual, built(2, "upgrade", other)) == {"filesystem": "a"}, "other packages, other directories"
+    assert strayed(usual, built(2, "filesystem", other), SETTINGS) == {}
+    assert strayed(usual, built(2, "filesystem", {**other, "cores": "1"}), SETTINGS) == {"cores": "a"}
+    assert strayed(usual, built(2, "", other), SETTINGS) == {"file-order": "a", "filesystem": "a"}
+    assert strayed(usual, built(2, "upgrade", other), SETTINGS) == {"filesystem": "a"}, "other packages"
 
 
 # What is told of which variation
@@ -180,6 +185,17 @@ def test_a_failure_that_an_implied_variation_explains_is_told_once() -> None:
     cold = Cause(variations=("cold",), outputs={}, fails="it died")
     causes, same = folded([cold, Cause(variations=("cpu",), outputs={}, fails="it died as well")])
     assert causes == (cold,) and same == {"cpu": "cold"}
+
+
+def test_another_number_of_processors_may_take_a_machine_that_boots() -> None:
+    usual, other = (built(1, names, {"cold": names, "cores": names}) for names in ("", "cores"))
+    assert strayed(usual, other, SETTINGS) == {}
+    cold, cores = (Cause(variations=(name,), outputs={"boot": name}) for name in ("cold", "cores"))
+    assert folded([cold, cores], implications(SETTINGS.values())) == ((cold,), {"cores": "cold"})
+    for more in ({"processors": 2}, {"restored": False}, {"backend": "lxc"}):
+        same_machine = {"a": replace(SETTINGS["a"], **more)}
+        assert strayed(usual, other, same_machine) == {"cold": "a"}
+        assert folded([cold, cores], implications(same_machine.values())) == ((cold, cores), {})
 
 
 def test_what_became_of_a_variation() -> None:

@@ -34,7 +34,7 @@ from gitian.vary import kept
 from gitian.vary.circumstances import UNKNOWN, Circumstances
 from gitian.vary.kept import Aside, Outputs
 from gitian.vary.probe import circumstances, parse_probe
-from gitian.vary.variations import VARIATIONS, Setting, changes_for
+from gitian.vary.variations import VARIATIONS, Setting, changes_for, implications
 
 Names = frozenset[str]
 #: A build in another environment is given that one's image; nothing in the guest is changed for it.
@@ -268,25 +268,25 @@ def without_effect(reference: Built, built: Built) -> dict[str, str]:
             if seen.answers.get(name, "") == usual[seen.label].answers.get(name, "")}
 
 
-def strayed(reference: Built, built: Built) -> dict[str, str]:
+def strayed(reference: Built, built: Built, settings: Mapping[str, Setting]) -> dict[str, str]:
     """Variations that were not on, and of which the probe saw a change all the same: name -> target."""
     usual = {seen.label: seen for seen in reference.seen}
     found = {}
     for seen in built.seen:
         if not seen.answers:
             continue
-        expected = set(_closure(seen.varied)) | {"seed"}
+        expected = set(_closure(seen.varied, implications([settings[seen.label]]))) | {"seed"}
         for name, answer in seen.answers.items():
             if name not in expected and answer != usual[seen.label].answers.get(name, ""):
                 found[name] = seen.label
     return found
 
 
-def _closure(names: Iterable[str]) -> Iterable[str]:
+def _closure(names: Iterable[str], implies: Mapping[str, Names]) -> Iterable[str]:
     """The variations whose probes may change with these."""
     for name in names:
         yield name
-        yield from VARIATIONS[name].implies
+        yield from implies[name]
         if VARIATIONS[name].group == PACKAGES:
             # Other packages: other directories, and another saved machine to go on from.
             yield from ("file-order", "cold", *(other for other, entry in VARIATIONS.items()

@@ -10,7 +10,10 @@ from pathlib import Path
 from gitian.vary.findings import Difference
 from gitian.vary.hints import Cause as Hinted
 from gitian.vary.minimise import Cause, Minimised
-from gitian.vary.variations import VARIATIONS
+from gitian.vary.variations import implications
+
+#: What each variation implies everywhere.
+IMPLIES: Mapping[str, frozenset[str]] = implications(())
 
 
 class State(enum.StrEnum):
@@ -141,11 +144,12 @@ def joined(causes: Sequence[Found], name: str, differences: Sequence[Explained])
     return (*told, Found(variations=(name,), differences=tuple(differences)))
 
 
-def folded(causes: Iterable[Cause]) -> tuple[tuple[Cause, ...], dict[str, str]]:
+def folded(causes: Iterable[Cause],
+           implies: Mapping[str, frozenset[str]] = IMPLIES) -> tuple[tuple[Cause, ...], dict[str, str]]:
     """The causes without what another one tells already, and which variations differ just as others do.
 
     A tmpfs lists directories in another order: what differs by the order of files alone is not told again for the file
-    system (``Variation.implies``).
+    system. ``implies`` says by name what a variation changes, too.
     """
     every = tuple(causes)
     known = {frozenset(cause.variations): cause for cause in every}
@@ -153,7 +157,7 @@ def folded(causes: Iterable[Cause]) -> tuple[tuple[Cause, ...], dict[str, str]]:
     same: dict[str, str] = {}
     for cause in every:
         outputs, fails, by = dict(cause.outputs), cause.fails, ""
-        for name, implied in _replaced(cause.variations):
+        for name, implied in _replaced(cause.variations, implies):
             other = known.get(frozenset(implied))
             if other is None or set(implied) == set(cause.variations):
                 continue
@@ -170,10 +174,10 @@ def folded(causes: Iterable[Cause]) -> tuple[tuple[Cause, ...], dict[str, str]]:
     return tuple(told), same
 
 
-def _replaced(names: Sequence[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _replaced(names: Sequence[str], implies: Mapping[str, frozenset[str]]) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Every way to put a variation in the place of one that implies it."""
     for at, name in enumerate(names):
-        for implied in sorted(VARIATIONS[name].implies) if name in VARIATIONS else ():
+        for implied in sorted(implies.get(name, ())):
             yield name, tuple(dict.fromkeys((*names[:at], implied, *names[at + 1:])))
 
 

@@ -203,7 +203,7 @@ class _Run:
             if builder.built[-1].names:
                 self._build(frozenset(), f"Build {len(builder.built) + 1}: as usual, to see whether it is as before")
         for one in builder.built[1:]:
-            for name, label in strayed(usual, one).items():
+            for name, label in strayed(usual, one, self.bed.settings).items():
                 progress.warn(f"'{name}' of {label} was otherwise in build {one.number} ("
                               f"{', '.join(sorted(one.names)) or 'as usual'}), though it was not varied.")
         store_of(self.bed.aside.of.var).prune(size_limit(self.request.environment), keep=builder.layers)
@@ -264,7 +264,7 @@ class _Run:
         builder, comparing = self.builder, self.comparing
         by_names = {built.names: built for built in builder.built if built.names}
         found = self._without_broken(found, by_names)
-        causes, same = folded(found.causes)
+        causes, same = folded(found.causes, variations.implications(self.bed.settings.values()))
         with progress.step("Comparing what differs"):
             told = tuple(comparing.cause(cause, by_names[frozenset(cause.variations)]) for cause in causes)
             chance = comparing.chance()

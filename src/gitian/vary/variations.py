@@ -164,6 +164,20 @@ def available(variation: Variation, setting: Setting) -> str:
     return ""
 
 
+def implied(variation: Variation, setting: Setting) -> frozenset[str]:
+    """What else a variation changes here: ``implies``, and what its way of being made brings with it."""
+    if variation.name == "cores" and _more_processors(setting) and setting.restored:
+        return variation.implies | {"cold"}
+    return variation.implies
+
+
+def implications(settings: Iterable[Setting]) -> dict[str, frozenset[str]]:
+    """What each variation implies for any of several targets."""
+    every = tuple(settings)
+    return {name: entry.implies.union(*(implied(entry, setting) for setting in every))
+            for name, entry in VARIATIONS.items()}
+
+
 def left_out(chosen: Iterable[Variation], setting: Setting) -> dict[str, str]:
     """Of these, the names of those that cannot work here, and why."""
     return {entry.name: why for entry in chosen if (why := available(entry, setting))}
@@ -238,8 +252,13 @@ def _memory(setting: Setting) -> int:
     return setting.memory + 256
 
 
+def _more_processors(setting: Setting) -> bool:
+    """Whether another number of processors takes another machine."""
+    return setting.backend == "kvm" and _processors(setting) > setting.processors
+
+
 def _machine(names: frozenset[str], setting: Setting) -> MachineChanges | None:
-    more = "cores" in names and setting.processors < 2
+    more = "cores" in names and _more_processors(setting)
     if setting.backend != "kvm" or not (more or names & {"cpu", "kernel", "memory", "cold"}):
         return None
     kernel, initrd = (_other_kernel(setting) if "kernel" in names else None) or (None, None)
