@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gitian.errors import EnvironmentUnavailableError, ImageError
+from gitian.errors import BusyError, EnvironmentUnavailableError, ImageError
 from gitian.formats.environment import Environment, by_file_name
 from gitian.formats.image_record import ImageRecord, InstalledPackage
 from gitian.guest.protocol import Guest
@@ -75,9 +75,10 @@ def room(tmp_path: Path) -> Iterator[Path]:
 
 
 def left(room: Path) -> list[str]:
-    """What is in the place of one environment besides locks and the mark."""
+    """What is in the place of one environment besides locks and marks."""
     (place,) = (path for path in (room / "environments").iterdir() if path.is_dir())
-    return sorted(path.name for path in place.iterdir() if path.name != ".used" and not path.name.endswith(".lock"))
+    return sorted(path.name for path in place.iterdir()
+                  if path.name not in (".used", ".held") and path.suffix != ".lock")
 
 
 @pytest.mark.lxc
@@ -115,6 +116,30 @@ def test_the_same_wherever_it_is_made(tiny: Debs, room: Path, tmp_path: Path, mo
     assert made(room, tiny, replace(environment, base=digest)) == image
     with pytest.raises(EnvironmentUnavailableError, match=f"has the sha256 {digest}, and .* states {'0' * 64}"):
         made(room, tiny, replace(environment, base="0" * 64))
+    assert exact.find_exact(room, environment, "lxc") == image, "what is there is not lost by it"
+
+
+@pytest.mark.lxc
+@needs_root
+def test_an_image_with_another_digest_gives_way(tiny: Debs, room: Path) -> None:
+    """As another version of mmdebstrap would have made it."""
+    environment = environment_of(tiny)
+    image = made(room, tiny)
+    digest = image.record.tarball_sha256
+    files = ImageFiles(directory=image.path.parent, suite="noble", arch="amd64")
+    files.write_record(replace(image.record, tarball_sha256="0" * 64,
+                               lxc={**(image.record.lxc or {}), "tarball_sha256": "0" * 64}))
+    (image.path / "other").touch()
+    stated = replace(environment, base=digest)
+    assert exact.find_exact(room, stated, "lxc") is None
+    with exact.held([image.path.parent]), pytest.raises(BusyError, match="has another digest"):
+        made(room, tiny, stated)
+    with (image.path / "other").open("rb"), pytest.raises(BusyError, match="has another digest"):
+        made(room, tiny, stated)
+    assert (image.path / "other").exists()
+    again = made(room, tiny, stated)
+    assert again.record.tarball_sha256 == digest and not (again.path / "other").exists()
+    assert exact.find_exact(room, environment, "lxc") == again
 
 
 LOOKS_AROUND = """#!/bin/sh

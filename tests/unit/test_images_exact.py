@@ -21,6 +21,7 @@ from gitian.formats.image_record import ImageRecord, InstalledPackage
 from gitian.host.workspace import locked
 from gitian.images import exact, lxc
 from gitian.images.exact import ExactRequest
+from gitian.images.record import ImageFiles
 
 A = InstalledPackage(name="apt", version="1.0", architecture="all", sha256="a" * 64)
 B = InstalledPackage(name="openssh-server", version="1:2", architecture="amd64", sha256="b" * 64)
@@ -101,6 +102,16 @@ def test_what_cannot_be_made_is_said_before_anything_is_begun(tmp_path: Path) ->
 
     kind, said = refuse(tmp_path, replace(ENVIRONMENT, kernel=kernel), kernel_debs={IMAGE: deb, BUSYBOX: deb})
     assert kind is EnvironmentUnavailableError and "not the packages that they should be" in said
+
+
+def test_an_image_with_another_digest_is_not_the_one_that_is_meant(tmp_path: Path) -> None:
+    files = ImageFiles(directory=exact.place_of(tmp_path, ENVIRONMENT), suite="bookworm", arch="amd64")
+    files.lxc.mkdir(parents=True)
+    files.write_record(replace(record(None), lxc={"tarball_sha256": "0" * 64}))
+    found = exact.find_exact(tmp_path, ENVIRONMENT, "lxc")
+    assert found is not None and found.path == files.lxc
+    assert exact.find_exact(tmp_path, replace(ENVIRONMENT, base="0" * 64), "lxc") == found
+    assert exact.find_exact(tmp_path, replace(ENVIRONMENT, base="1" * 64), "lxc") is None
 
 
 # Pruning ----------------------------------------------------------------------------------------------------------

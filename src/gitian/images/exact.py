@@ -111,16 +111,16 @@ def kernel_of(record: ImageRecord) -> Kernel | None:
 
 
 def find_exact(directory: Path, environment: Environment, backend: str) -> BaseImage | None:
-    """The image of an environment, marked as used now; None when there is none, or no whole one.
-
-    Raises EnvironmentUnavailableError: it has another digest than the environment states.
+    """The image of an environment, marked as used now; None when there is none, no whole one, or one with another
+    digest than the environment states.
     """
     place = place_of(directory, environment)
     try:
         image = find_image(place, environment.suite, environment.architecture, backend, environment.distro)
     except ImageError:
         return None
-    _check_base(environment, image.record.tarball_sha256)
+    if environment.base not in (None, image.record.tarball_sha256):
+        return None
     with contextlib.suppress(OSError):
         (place / _MARK).touch()
     return image
@@ -129,8 +129,11 @@ def find_exact(directory: Path, environment: Environment, backend: str) -> BaseI
 def make_exact(request: ExactRequest) -> BaseImage:
     """Make the image of an environment, or find the one that somebody else has just made.
 
+    One of the same packages that has another digest than the environment states gives way to one that has it.
+
     Raises EnvironmentUnavailableError: these packages do not make a system, or another one than was recorded;
-    ImageError, UsageError (a distro, suite or architecture that images cannot have), HostError, MissingToolError.
+    BusyError: somebody uses the one that should give way; ImageError, UsageError (a distro, suite or architecture that
+    images cannot have), HostError, MissingToolError.
     """
     environment = request.environment
     check_target(find_distro(environment.distro), environment.suite, environment.architecture)
@@ -142,16 +145,20 @@ def make_exact(request: ExactRequest) -> BaseImage:
     with locked(top / _GUARD, wait=True, shared=True, what="the images of environments"), files.lock(wait=True):
         image = find_exact(request.directory, environment, request.backend)
         if image is None:
-            # What is there under the lock, and is no whole image, is nobody's.
-            lxc.remove(files.lxc if request.backend == "lxc" else files.kvm)
+            other = _is_other(environment, files)
+            if not other:
+                # What is there under the lock, and is no whole image, is nobody's.
+                lxc.remove(files.lxc if request.backend == "lxc" else files.kvm)
             with make.making(files) as scratch:
-                record = make.adoptable(files, request.backend, environment.distro)
+                record = None if other else make.adoptable(files, request.backend, environment.distro)
                 if record is None:
                     record = _fresh(request, files, scratch)
                 if boot is None:
                     make.adopt_lxc(files, record)
                 else:
                     make.adopt_kvm(files, record, boot, request.disksize, scratch)
+            # For those who may use the place and not write there.
+            (files.directory / _HELD).touch()
             image = find_exact(request.directory, environment, request.backend)
     if image is None:
         raise ImageError(f"The image of the environment of {environment.label} was made, but is not there.")
@@ -175,16 +182,37 @@ def remade(request: ExactRequest) -> str:
 
 
 def _fresh(request: ExactRequest, files: ImageFiles, scratch: Path) -> ImageRecord:
-    """The tarball, with its record."""
+    """The tarball, with its record, in place of what there is."""
     environment = request.environment
     repository, made = _root(request, scratch / files.tarball.name, scratch)
     _check_base(environment, made.sha256)
+    if _is_other(environment, files):
+        _make_way(environment, files)
     record = ImageRecord(
         distro=environment.distro, suite=environment.suite, architecture=environment.architecture, mirror="",
         epoch=repository.epoch, tarball_sha256=made.sha256, tarball_size=made.size, sources=(), indices=(),
         packages=made.packages, made_by=make.made_by())
     make.keep(files, made, record)
     return record
+
+
+def _is_other(environment: Environment, files: ImageFiles) -> bool:
+    """Whether the root filesystem that is there has another digest than the environment states."""
+    try:
+        record = files.read_record()
+    except FormatError:
+        return False
+    return environment.base is not None and record is not None and record.tarball_sha256 != environment.base
+
+
+def _make_way(environment: Environment, files: ImageFiles) -> None:
+    """Remove both backends' images. Raises BusyError: somebody uses one."""
+    what = f"the image of {environment.label} that has another digest than the environment states"
+    with locked(files.directory / _HELD, wait=False, what=what):
+        if _at_work(files.directory):
+            raise BusyError(f"Another command is using {what}.", hint="Wait for it to end.")
+        for path in (files.lxc, files.kvm, files.kernel, files.initrd):
+            lxc.remove(path)
 
 
 def _root(request: ExactRequest, tarball: Path, scratch: Path) -> tuple[Repository, rootfs.RootFilesystem]:
