@@ -311,6 +311,17 @@ def test_a_build_that_fails_by_chance_is_random(tmp_path: Path) -> None:
         cli._say_whether(found)
 
 
+def test_long_remarks_stand_below_the_table_once(tmp_path: Path) -> None:
+    long = "a container has the host's: it takes a virtual machine (KVM)"
+    rows = (Tried(name="cpu", what="w", state=State.NOT_TRIED, why=long),
+            Tried(name="user", what="w", state=State.DIFFERS, outputs=2, others=((),), remark="some\x1b else " * 9),
+            Tried(name="cold", what="w", state=State.NOT_TRIED, why=long))
+    lines = [" ".join(click.unstyle(line).split()) for line in vary_text.lines(held(tmp_path, variations=rows))]
+    assert lines[1:4] == ["cpu not tried (1)", "user differs 2 outputs; alone; (2)", "cold not tried (1)"]
+    assert lines[4] == f"(1) {long}"
+    assert lines[5].startswith("(2) some\\x1b else") and lines.count(f"(1) {long}") == 1
+
+
 def test_the_document_says_all_of_it(tmp_path: Path) -> None:
     found = json.loads(json.dumps(vary_text.document(outcome(tmp_path))))
     assert found["held"] is False and found["variations"][1]["with"] == [["user"]]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: So many outputs of a cause, and findings of an output, are shown on a terminal; all of them stand in the document.
 _OUTPUTS = 20
 _FINDINGS = 3
+#: So long a remark stands in the table (characters).
+_REMARK = 40
 _COLOURS = {State.HELD: "green", State.NOT_TRIED: None, State.NO_EFFECT: "yellow", State.OPEN: "yellow"} \
     | dict.fromkeys((State.DIFFERS, State.AS, State.FAILS), "red")
 
@@ -51,13 +53,16 @@ def lines(outcome: Outcome) -> Iterator[str]:
             yield from _differences(outcome.random.differences)
         yield ""
     rows = [("VARIATION", "RESULT", "REMARKS")]
-    rows += [(one.name, one.state.value, "; ".join(remarks(one))) for one in outcome.variations]
+    notes: dict[str, int] = {}
+    rows += [(one.name, one.state.value, "; ".join(_short(remarks(one), notes))) for one in outcome.variations]
     states = (None, *(one.state for one in outcome.variations))
     for state, line in zip(states, _table(rows), strict=True):
         colour = _COLOURS.get(state) if state is not None else None
         # A pipe gets none: click takes them out.
         yield line if colour is None or state is None else line.replace(
             state.value, click.style(state.value, fg=colour), 1)
+    for note, number in notes.items():
+        yield f"({number}) {note}"
     for cause in outcome.causes:
         yield ""
         yield from _cause(cause)
@@ -79,7 +84,13 @@ def remarks(tried: Tried) -> Iterator[str]:
     if tried.why:
         yield plain(tried.why.rstrip("."))
     if tried.remark:
-        yield tried.remark
+        yield plain(tried.remark)
+
+
+def _short(texts: Iterable[str], notes: dict[str, int]) -> Iterator[str]:
+    """The texts, but a number in place of a long one, which becomes a note: the same one for all who say the same."""
+    for text in texts:
+        yield text if len(text) <= _REMARK else f"({notes.setdefault(text, len(notes) + 1)})"
 
 
 def title(cause: Found) -> str:
