@@ -10,7 +10,7 @@ import pytest
 
 from gitian.build.target import build_target
 from gitian.build.varied import seen_path
-from gitian.errors import GuestError
+from gitian.errors import NotVariedError
 from gitian.guest.kvm import KvmBackend
 from gitian.guest.protocol import Guest
 from gitian.vary import wrapper
@@ -96,11 +96,21 @@ def test_a_guest_that_cannot_be_varied_is_no_failed_build(lxc: Place) -> None:
     hide, show = (["mv", *pair] for pair in (("/usr/bin/gcc", "/usr/bin/no-gcc"), ("/usr/bin/no-gcc", "/usr/bin/gcc")))
     lxc.guest.run(hide, user="root")
     try:
-        with pytest.raises(GuestError, match="could not be varied(?s:.*)gcc"):
-            lxc.builder.build(lxc.guest, frozenset({"file-order"}))
+        with pytest.raises(NotVariedError, match="could not be varied(?s:.*)gcc") as raised:
+            lxc.builder.build(lxc.guest, frozenset({"file-order", "umask", "hostname"}))
+        assert raised.value.names == {"file-order"}
     finally:
         lxc.guest.run(show, user="root")
     assert lxc.builder.build(lxc.guest, frozenset({"file-order"})).status == 0
+
+
+@pytest.mark.lxc
+def test_a_build_that_does_not_fit_into_memory_is_no_failed_build(lxc: Place) -> None:
+    # Half of the 1024 MiB that these builds have. It says nothing of it, and leaves what it has written.
+    large = replace(lxc.builder, script="head -c 600M /dev/zero >large 2>/dev/null\n")
+    with pytest.raises(NotVariedError, match="does not fit"):
+        large.build(lxc.guest, frozenset({"filesystem", "umask"}))
+    assert lxc.guest.run(["sh", "-c", "rm -f build/large; stat -f -c %T build"]).stdout != b"tmpfs\n"
 
 
 @pytest.mark.lxc
