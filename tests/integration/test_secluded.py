@@ -66,7 +66,7 @@ for place in /opt /opt/deeper /opt/'with a space'; do
   chown {USER}:{GROUP} "$place" "$place/mine"
 done"""
 
-WRITES = """cd /
+WRITES = f"""cd /
 for place in opt opt/deeper 'opt/with a space'; do
   cat "$place/mine"
   for name in mine anybody new; do
@@ -77,7 +77,7 @@ for place in opt opt/deeper 'opt/with a space'; do
   done
 done
 cut -d ' ' -f 5,6 /proc/self/mountinfo | grep -E '^/(usr|etc|opt)' | grep -v ' ro' || true
-echo box > /work/box/new && cat /work/box/new
+echo box > {secluded.BOX}/new && cat {secluded.BOX}/new
 stat -c %u opt/mine
 ls /proc | grep -c '^[0-9]*$'"""
 
