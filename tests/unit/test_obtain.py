@@ -22,7 +22,6 @@ from gitian.formats.fetched import Fetched
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import web
 from gitian.host.pool import Pool
-from gitian.images import archive as archives
 from gitian.images import obtain as obtaining
 from gitian.images import origins, shelves, snapshot, whereabouts
 from gitian.images.distros import Distro
@@ -83,7 +82,6 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "PAUSES", (0.0,))
     monkeypatch.setattr(web, "_PAUSES", (0.0, 0.0))
 
 
@@ -453,6 +451,61 @@ def test_a_server_elsewhere_does_not_lead_to_this_machines_own(room: Path, debs:
     assert own.seen == []
 
 
+def test_an_archive_elsewhere_does_not_lead_to_this_machines_own(room: Path, debs: dict[str, Path], service: Service,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do its indices, which nobody has signed."""
+    own = Service()
+    with service.serve() as proxy, own.serve() as address:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", proxy)
+        service.lies["http://"] = "redirect"
+        service.redirect = f"{address}/secret"
+        lines = ("deb http://archive.example/debian bookworm main", "deb http://flat.example ./")
+        assert get(room, Places(pool=None, sources=lines), debs["new"]).files == {}
+    assert "http://archive.example/debian/dists/bookworm/InRelease" in service.seen
+    assert own.seen == []
+
+
+def test_a_silent_archive_is_asked_once(room: Path, debs: dict[str, Path], service: Service) -> None:
+    """Whatever number of lines names it, and of architectures there is."""
+    service.lies["/"] = "hang up"
+    with service.serve() as address:
+        lines = [line_for(f"{address}/{number}") for number in range(20)]
+        assert get(room, Places(pool=None, sources=tuple(lines)), debs["new"], debs["foreign"]).files == {}
+    assert service.seen == ["/0/dists/bookworm/InRelease"] * 3
+
+
+def test_after_some_silent_archives_no_more_are_asked(room: Path, debs: dict[str, Path], published: Archive,
+                                                      service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every one may cost a minute. One that has answered is asked again, and so is a snapshot service."""
+    with published.serve("/debian") as uri, service.serve() as address:
+        dead = [f"deb http://10.0.2.2:{port}/debian bookworm main" for port in range(1, 20)]
+        lines = (line_for(uri, "absent main"), *dead, line_for(uri))
+        assert get(room, Places(pool=None, sources=lines, snapshot=address), debs["new"], debs["old"]).missing == ()
+    assert capsys.readouterr().err.count("it was not asked, since 8 other") == 11
+
+
+def test_of_architectures_only_those_of_guests_are_asked_for(room: Path, debs: dict[str, Path],
+                                                             published: Archive) -> None:
+    odd = [dataclasses.replace(package_of(debs["foreign"]), architecture=f"odd{number}", sha256=f"{number:064x}")
+           for number in range(50)]
+    seen: list[str] = []
+    with published.serve("/debian", seen) as uri:
+        obtained = obtain([*odd, package_of(debs["new"])], Places(pool=None, sources=(line_for(uri),)), room / "d",
+                          room / "s")
+    assert got(obtained).keys() == {package_of(debs["new"]).file_name}
+    assert [path for path in seen if "binary-" in path] == ["/debian/dists/bookworm/main/binary-amd64/Packages"]
+    assert any("odd7" in text for one in obtained.missing for text in one.tried)
+
+
+def test_nothing_of_an_archive_is_left_when_the_next_is_asked(room: Path, tmp_path: Path, debs: dict[str, Path],
+                                                              published: Archive) -> None:
+    lines = (f"deb file:{published.root} bookworm main", "deb file:/absent bookworm main")
+    assert len(get(room, Places(pool=None, sources=lines), debs["new"], debs["old"]).files) == 2
+    assert list((room / "work").iterdir()) == []
+
+
 def test_a_busy_service_is_given_time(room: Path, debs: dict[str, Path], service: Service) -> None:
     waited: list[float] = []
 
@@ -474,17 +527,16 @@ def test_a_busy_service_is_given_time(room: Path, debs: dict[str, Path], service
         assert waited == []
 
 
-def test_without_apt_the_service_is_asked_all_the_same(room: Path, debs: dict[str, Path], service: Service,
-                                                       monkeypatch: pytest.MonkeyPatch,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_apt_is_needed(room: Path, debs: dict[str, Path], service: Service, published: Archive,
+                          monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*words: Any, **more: Any) -> Any:
         raise MissingToolError("The program 'apt-get' is not installed.")
 
     monkeypatch.setattr("gitian.host.process.run", absent)
-    with service.serve() as address:
-        places = Places(pool=None, sources=("deb http://a.example/debian bookworm main",), snapshot=address)
-        assert get(room, places, debs["old"]).missing == ()
-    assert "'apt-get' is not installed" in capsys.readouterr().err
+    with service.serve() as address, published.serve("/debian") as uri:
+        places = Places(pool=None, sources=("deb http://a.invalid/debian bookworm main", line_for(uri)),
+                        snapshot=address)
+        assert get(room, places, debs["old"], debs["new"]).missing == ()
 
 
 def test_one_name_for_two_files(room: Path, debs: dict[str, Path], service: Service) -> None:
@@ -563,27 +615,26 @@ def test_lines_of_a_guest() -> None:
          "deb [arch=amd64 signed-by=/x y] https://b.example/debian ./", "deb http://10.0.2.2:3142/a.example/debian "
          "bookworm main contrib # as above", "deb http://localhost/debian bookworm main", "deb ftp://c.example x main",
          "deb http://c.example/debian ../x main", "deb http://c.example/debian x m[ain"], "10.0.2.2", said.append)
-    assert [source.host_line("amd64", ())[4:].partition("] ")[2] for source in found] == [
-        "http://127.0.0.1:3142/a.example/debian bookworm main contrib", "https://b.example/debian ./"]
-    assert all("trusted=yes" in source.host_line("amd64", ()) for source in found)
+    assert [(source.host_uri, source.suite, source.components) for source in found] == [
+        ("http://127.0.0.1:3142/a.example/debian", "bookworm", ("main", "contrib")),
+        ("https://b.example/debian", "./", ())]
     assert len(said) == 5
 
 
 @given(st.lists(st.text(max_size=60) | st.from_regex(r"deb( \[[a-z=]*\])? (http|file)://?[!-~]{0,20} [ -~]{0,30}")))
-def test_no_line_gets_anything_else_into_apts_sources(lines: list[str]) -> None:
+def test_no_line_gets_anything_else_into_a_url(lines: list[str]) -> None:
     for source in whereabouts.read_sources(lines, "10.0.2.2", lambda text: None):
-        line = source.host_line("amd64", ())
-        assert line.isprintable()
-        assert line.count("[") - source.host_uri.count("[") == 1
-        assert "#" not in line
-        assert line.count("trusted=yes") >= 1
+        parts = urlsplit(f"{source.host_uri}/dists/{source.suite}/{'/'.join(source.components)}")
+        assert parts.geturl().isprintable() and " " not in parts.geturl()
+        assert not parts.query and not parts.fragment and parts.scheme in ("http", "https", "file", "copy")
+        assert ".." not in [step for word in (source.suite, *source.components) for step in word.split("/")]
 
 
 @given(st.text(max_size=40) | st.from_regex(r"([a-z%0-9.]{1,4}/){0,4}[!-~]{1,10}"))
 def test_no_path_of_an_index_leads_out_of_the_archive(name: str) -> None:
     for uri in ("http://a.example/debian", "file:/srv/debian"):
         found = whereabouts._candidate(
-            Source(host_uri=uri, guest_uri=uri, suite="s", components=(), unchecked=True), name)
+            Source(host_uri=uri, guest_uri=uri, suite="s", components=()), name)
         if found is None:
             continue
         assert found.url.startswith(uri + "/")

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import ipaddress
+import math
 import queue
 import threading
 import time
@@ -26,6 +27,7 @@ LARGEST = 2**29
 
 _PIECE = 2**17
 _PATIENCE = 30.0  # seconds without a byte
+_HASTY = (10.0, 600.0)  # seconds without a byte; seconds for all of an answer
 _SLOWEST = 10_000  # bytes per second; what is slower than that is given up
 # Seconds before each new attempt; the first may be lost to a connection that the server had enough of.
 _PAUSES = (0.0, 2.0)
@@ -65,11 +67,13 @@ class Client:
     """Asks servers one after the other for files, over connections that are kept: the second request to a server costs
     no look-up of its name and no handshake. Http and https only, over the user's proxies.
 
-    Once ``stop`` is set, what is being fetched ends with the next piece of it.
+    Once ``stop`` is set, what is being fetched ends with the next piece of it. A ``hasty`` one does not wait long for a
+    silent server, nor for anything that does not come within ten minutes.
     """
 
-    def __init__(self, stop: threading.Event | None = None) -> None:
+    def __init__(self, stop: threading.Event | None = None, *, hasty: bool = False) -> None:
         self.stop = stop or threading.Event()
+        self._patience, self._longest = _HASTY if hasty else (_PATIENCE, math.inf)
         self._kept: dict[tuple[str, str, bool], http.client.HTTPConnection] = {}
         self._proxies = urllib.request.getproxies()
 
@@ -89,9 +93,9 @@ class Client:
             url = urljoin(url, to)
         raise Refused("it redirects too often")
 
-    def save(self, url: str, path: Path, *, sha256: str, size: int | None = None, limit: int = LARGEST,
+    def save(self, url: str, path: Path, *, sha256: str | None = None, size: int | None = None, limit: int = LARGEST,
              progress: Callable[[int], object] = lambda count: None) -> None:
-        """Fetch a file of that hash to ``path``; when it does not come, nothing is left there.
+        """Fetch a file, of that hash if there is one, to ``path``; when it does not come, nothing is left there.
 
         ``size`` is in bytes, None when it is not known; then it has at most ``limit``. ``progress`` gets byte counts.
         Raises Refused, Stopped; HostError: the file cannot be written, for which no server is blamed.
@@ -106,7 +110,7 @@ class Client:
                     progress(len(piece))
             if size is not None and came != size:
                 raise Refused(f"it has {came} bytes, not {size}", clean=True)
-            if digest.hexdigest() != sha256:
+            if sha256 is not None and digest.hexdigest() != sha256:
                 raise Refused("it is another file", clean=True)
 
         try:
@@ -164,7 +168,7 @@ class Client:
         said, came = answer.length, 0
         if said is not None and said > limit:
             raise Refused(f"it has {said} bytes, more than {limit}")
-        until = time.monotonic() + 60 + (limit if said is None else said) / _SLOWEST
+        until = time.monotonic() + min(60 + (limit if said is None else said) / _SLOWEST, self._longest)
         while piece := answer.read(_PIECE):
             if self.stop.is_set():
                 raise Stopped
@@ -172,7 +176,7 @@ class Client:
             if came > limit:
                 raise Refused(f"it has more than {limit} bytes")
             if time.monotonic() > until:
-                raise Refused("it is too slow")
+                raise Refused("it is too slow", silent=True)
             yield piece
         if said is not None and came < said:
             raise OSError("it breaks off")
@@ -202,11 +206,11 @@ class Client:
     def _connect(self, parts: SplitResult, proxy: SplitResult | None, own: bool) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         if proxy is not None:
-            connection = kind(proxy.hostname or "", proxy.port or 80, timeout=_PATIENCE)
+            connection = kind(proxy.hostname or "", proxy.port or 80, timeout=self._patience)
             if parts.scheme == "https":
                 connection.set_tunnel(parts.hostname or "", parts.port, headers=_authorization(proxy))
             return connection
-        connection = kind(parts.hostname or "", parts.port, timeout=_PATIENCE)
+        connection = kind(parts.hostname or "", parts.port, timeout=self._patience)
         connection.connect()
         # A redirection, or a name that says so, must not lead to this machine's own services: what a guest was told by
         # an archive would reach what the guest itself may not.

@@ -26,8 +26,6 @@ from gitian.images.sources import Source
 PAUSES = (3.0, 10.0, 30.0)
 #: An index update or a download that takes longer is stuck (seconds).
 PATIENCE = 1800
-#: An index is no larger than this (bytes); Debian's main archive has 60 MB.
-_LARGEST_INDEX = 2 * 2**30
 #: How a record writes the date of an index; always UTC.
 DATE = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -117,30 +115,6 @@ def fetch_indices(sources: Sequence[Source], arch: str, keyrings: Sequence[Path]
         dates.append(int(date.timestamp()))
     return Indices(directory=directory, arch=arch, sources=tuple(sources), keyrings=tuple(copies),
                    releases=tuple(releases), origins=tuple(origins), epoch=max(dates), pool=pool)
-
-
-def fetch_unchecked(source: Source, arch: str, scratch: Path) -> list[Path]:
-    """Fetch the Packages files of one source whoever has signed it (:attr:`Source.unchecked`), into ``scratch``.
-
-    Raises FetchError when it cannot be had.
-    """
-    directory = _private_apt(scratch, arch)
-    (directory / "sources.list").write_text(source.host_line(arch, ()) + "\n")
-    # A source of a stranger's may say of an index that it is as large as our disk.
-    argv = ["prlimit", f"--fsize={_LARGEST_INDEX}", "apt-get", "--quiet", "-o", "Acquire::Retries=1",
-            "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30", "update"]
-    for seconds in (PAUSES[0], None):
-        done = process.run(argv, env=_environment(directory), timeout=PATIENCE, check=False)
-        # apt may have a complaint, and yet have brought what we need. Of an empty index it leaves nothing; of a server
-        # that does not answer it may say that all is well.
-        found = sorted((directory / "lists").glob("*_Packages"))
-        if found or (done.status == 0 and any((directory / "lists").glob("*Release"))):
-            return found
-        said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
-        if seconds is None or not transient(said):
-            break
-        pause(seconds)
-    raise failure(said, [source])
 
 
 def _private_apt(scratch: Path, arch: str) -> Path:

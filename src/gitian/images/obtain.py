@@ -24,13 +24,16 @@ from gitian.host.pool import Pool, PoolUse
 from gitian.host.pool_fetch import RESERVE
 from gitian.host.space import require_room
 from gitian.host.web import Client, Refused, Stopped, side_by_side
-from gitian.host.workspace import make_directory
+from gitian.host.workspace import make_directory, remove_tree
 from gitian.images import shelves, snapshot, whereabouts
 from gitian.images.sources import Source
+from gitian.images.unchecked import Asker
 from gitian.images.whereabouts import Candidate, Whereabouts
 
 #: After so many requests in a row to one server that came to nothing, it is asked no more.
 _GIVE_UP = 10
+#: After so many servers that did not answer no other archive is asked.
+_MOST_SILENT = 8
 #: A list of missing packages longer than this states hashes in short.
 _MANY = 10
 #: Then no more than so many of the places that were tried are said of each.
@@ -100,8 +103,9 @@ def obtain(packages: Sequence[InstalledPackage], places: Places, destination: Pa
         search = _Search(places=places, destination=destination, scratch=scratch, use=use,
                          room=use.room if use is not None else scratch, missing=wanted)
         search.run()
+    lacking = set(search.missing)
     return Obtained(
-        files={package: destination / package.file_name for package in wanted if package not in set(search.missing)},
+        files={package: destination / package.file_name for package in wanted if package not in lacking},
         missing=(*(Missing(package=package, tried=tuple(search.tried.get(package, ()))) for package in search.missing),
                  *(Missing(package=package, tried=("another package of that name and version is wanted too",))
                    for package in twins)),
@@ -140,8 +144,8 @@ class _Servers:
         self._silent: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def asking(self, url: str) -> Iterator[None]:
-        """The block asks a server. Raises Refused."""
+    def asking(self, url: str, silence: int = 1) -> Iterator[None]:
+        """The block asks a server, whose silence counts as that of so many requests. Raises Refused."""
         server = urlsplit(url).netloc
         with self._lock:
             if self._silent[server] >= _GIVE_UP:
@@ -150,11 +154,24 @@ class _Servers:
             yield
         except Refused as error:
             with self._lock:
-                self._silent[server] = self._silent[server] + 1 if error.silent else 0
+                self._silent[server] = self._silent[server] + silence if error.silent else 0
             raise
         else:
             with self._lock:
                 self._silent[server] = 0
+
+    @contextlib.contextmanager
+    def asking_for_index(self, url: str) -> Iterator[None]:
+        """The block asks for what leads to packages: a server that is silent then is given up at once.
+
+        After several of them those that were never asked are not asked either: each may cost a minute. Raises Refused.
+        """
+        with self._lock:
+            silent = sum(number >= _GIVE_UP for number in self._silent.values())
+            if silent >= _MOST_SILENT and urlsplit(url).netloc not in self._silent:
+                raise Refused(f"it was not asked, since {silent} other servers did not answer", clean=True)
+        with self.asking(url, _GIVE_UP):
+            yield
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,6 +189,7 @@ class _Search:
     servers: _Servers = field(default_factory=_Servers)
     in_vain: set[str] = field(default_factory=set)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    client: Client = field(default_factory=lambda: Client(hasty=True))
 
     def run(self) -> None:
         if self.use is not None:
@@ -235,7 +253,12 @@ class _Search:
             return
         found = Whereabouts()
         with progress.step(f"Looking for {len(self.missing)} packages in {source.name}"):
-            whereabouts.ask(source, self.missing, self.scratch / name, found, guess=guess, warn=progress.warn)
+            asker = Asker(client=self.client, asking=self.servers.asking_for_index)
+            try:
+                whereabouts.ask(source, self.missing, self.scratch / name, found, asker=asker, guess=guess,
+                                warn=progress.warn)
+            finally:  # of a thousand archives not all indices lie here at once
+                remove_tree(self.scratch / name)
         for package in self.missing:
             self._note_all(package, found.remarks.get(package, ()))
         self._fetch(source.name, {package: [*found.exact.get(package, ()), *found.guesses.get(package, ())]

@@ -28,8 +28,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:]+\]?")
 class Source:
     """One line of sources.list. ``pocket`` is '' (the suite itself), 'updates' or 'security'.
 
-    ``host_uri`` is what this machine fetches from, ``guest_uri`` the same place as a guest reaches it. With
-    ``unchecked`` its index counts whoever has signed it, and whenever: what it leads to is checked otherwise.
+    ``host_uri`` is what this machine fetches from, ``guest_uri`` the same place as a guest reaches it.
     """
 
     host_uri: str
@@ -37,7 +36,6 @@ class Source:
     suite: str
     components: tuple[str, ...]
     pocket: str = ""
-    unchecked: bool = False
 
     @property
     def name(self) -> str:
@@ -53,9 +51,8 @@ class Source:
         """The line for this machine's apt, which trusts the given keyrings and no others (sources.list(5))."""
         # With file: apt leaves packages where they are, out of reach of a chroot; copy: brings them.
         uri = "copy:" + self.host_uri.removeprefix("file:") if self.host_uri.startswith("file:") else self.host_uri
-        how = "trusted=yes allow-insecure=yes allow-weak=yes check-valid-until=no check-date=no" if self.unchecked \
-            else f"signed-by={','.join(map(str, keyrings))}"
-        return f"deb [arch={arch} {how}] {uri} {self.suite} {' '.join(self.components)}".rstrip()
+        signed = f"signed-by={','.join(map(str, keyrings))}"
+        return f"deb [arch={arch} {signed}] {uri} {self.suite} {' '.join(self.components)}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

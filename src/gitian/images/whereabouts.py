@@ -14,15 +14,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from gitian.errors import FetchError, MissingToolError, ProgramError, UsageError
+from gitian.errors import FetchError, UsageError
 from gitian.formats.deblines import deb_words, seen_from_here
 from gitian.formats.image_record import InstalledPackage
 from gitian.host.web import LARGEST, is_own
-from gitian.images.archive import fetch_unchecked, paragraphs
+from gitian.images import unchecked
+from gitian.images.archive import paragraphs
+from gitian.images.distros import ARCHITECTURES
 from gitian.images.sources import Source, check_uri
 
 #: How many places of one archive are tried for a package that its index has in another version only.
 _GUESSES = 6
+#: A line of sources.list has no more components than this.
+_COMPONENTS = 50
 #: A paragraph of an index is no longer than this (bytes).
 _PARAGRAPH = 2**18
 
@@ -63,13 +67,14 @@ def read_sources(lines: Sequence[str], host_address: str, warn: Callable[[str], 
 
     ``warn`` is told of lines that cannot be used. Lines that are comments, or of sources, have no packages.
     """
-    found: dict[str, Source] = {}
+    found: dict[tuple[str, str, tuple[str, ...]], Source] = {}
     for line in lines:
         words = deb_words(line)
         if not words:
             continue
         try:
-            if len(words) < 3 or not all(_WORD.fullmatch(word) and ".." not in word for word in words[2:]):
+            if not 3 <= len(words) <= 3 + _COMPONENTS \
+                    or not all(_WORD.fullmatch(word) and ".." not in word for word in words[2:]):
                 raise UsageError("it is not well-formed")
             check_uri(words[1])
             if is_own(urlsplit(words[1]).hostname or ""):
@@ -78,19 +83,23 @@ def read_sources(lines: Sequence[str], host_address: str, warn: Callable[[str], 
             warn(f"The line '{line}' is passed over: {str(error).rstrip('.')}.")
             continue
         uri = re.sub("^(file|copy)://", r"\1:", seen_from_here(words[1], host_address)).rstrip("/")
-        source = Source(host_uri=uri, guest_uri=words[1], suite=words[2], components=tuple(words[3:]), unchecked=True)
-        found.setdefault(source.host_line("", ()), source)
+        source = Source(host_uri=uri, guest_uri=words[1], suite=words[2], components=tuple(words[3:]))
+        found.setdefault((uri, source.suite, source.components), source)
     return list(found.values())
 
 
-def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, known: Whereabouts, *, guess: bool = True,
-        warn: Callable[[str], None]) -> None:
+def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, known: Whereabouts, *,
+        asker: unchecked.Asker, guess: bool = True, warn: Callable[[str], None]) -> None:
     """Look packages up in the index of one archive; with ``guess`` also where other versions of them lie.
 
-    An archive that cannot be asked, also where there is no apt to ask it, is a warning.
+    ``scratch`` is not there yet. An archive that cannot be asked is a warning. Raises HostError: there is no room.
     """
     # An index for any architecture lists what is for all of them.
-    architectures = sorted({package.architecture for package in packages} - {"all"}) or ["amd64"]
+    wished = {package.architecture for package in packages} - {"all"}
+    architectures = sorted(wished & set(ARCHITECTURES)) or ["amd64"]
+    for odd in sorted(wished - set(ARCHITECTURES)):
+        known.remark((package for package in packages if package.architecture == odd),
+                     f"{source.name}: it is not asked for {odd}, since no guest is of that architecture")
     wanted: dict[bytes, list[InstalledPackage]] = {}
     for package in packages:
         wanted.setdefault(package.sha256.encode(), []).append(package)
@@ -100,7 +109,7 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
     answered = False
     for architecture in architectures:
         try:
-            paths = fetch_unchecked(source, architecture, scratch)
+            paths = unchecked.fetch(source, architecture, scratch / architecture, asker)
             answered = True
             for path in paths:
                 for entry in _entries(path, wanted, names):
@@ -111,7 +120,7 @@ def ask(source: Source, packages: Sequence[InstalledPackage], scratch: Path, kno
                             known.exact.setdefault(package, []).append(candidate)
                     if entry.get("Package"):
                         others.setdefault(entry["Package"], []).append(entry)
-        except (FetchError, MissingToolError, ProgramError) as error:
+        except FetchError as error:
             warn(f"'{source.name}' cannot be asked for {architecture}: {error}")
             known.remark((package for package in packages if package.architecture in (architecture, "all")),
                           f"{source.name}: it cannot be asked")
