@@ -136,6 +136,18 @@ def test_an_archive_that_nobody_has_signed_or_that_is_another_is_no_answer(comma
     assert done.returncode == 16 and "none of the packages of 'bookworm-amd64'" in done.stderr
 
 
+def test_an_architecture_that_no_guest_has_is_not_asked_for(commands: Commands, place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "blessed.json"
+    odd = tuple(replace(place.before[0], architecture=f"odd{number}", sha256=f"{number:064x}") for number in range(30))
+    one = environment(place, sources=True)
+    one = replace(one, packages=by_file_name((*one.packages, *odd)))
+    path.write_bytes(EnvironmentFile(environments=(one,)).to_json())
+    done = diff(commands, place, path)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("Asking the archive") <= 2 * 2  # of amd64 and i386, its beginning and its end
+    assert done.stdout.count("  - bash") == 30
+
+
 def test_nothing_is_left(commands: Commands, place: Place, tmp_path: Path) -> None:
     path, room = tmp_path / "blessed.json", tmp_path / "room"
     room.mkdir(mode=0o755)

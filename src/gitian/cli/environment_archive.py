@@ -12,7 +12,7 @@ from gitian.formats.environment import Environment, EnvironmentFile, by_file_nam
 from gitian.formats.image_record import InstalledPackage
 from gitian.host import progress
 from gitian.host.workspace import scratch_of_user
-from gitian.images.distros import Distro, distro_of, find_distro
+from gitian.images.distros import ARCHITECTURES, Distro, distro_of, find_distro
 from gitian.images.offers import Offered, offers, own_sources
 from gitian.images.sources import Source, SourceOptions, find_sources
 
@@ -42,7 +42,8 @@ def _today(environment: Environment, options: ArchiveOptions) -> Environment:
                          hint="An environment file can name it, as 'distro'.")
     own = environment.architecture
     newest: dict[tuple[str, str], Offered] = {}
-    for arch in sorted({own, *(package.architecture for package in environment.packages)} - {"all"}):
+    # No guest has packages of other architectures, and each is a run of apt.
+    for arch in sorted({own, *({package.architecture for package in environment.packages} & set(ARCHITECTURES))}):
         with scratch_of_user() as room, progress.step(f"Asking the archive about {environment.suite} ({arch})"):
             sources = _sources(environment, distro, arch, options, room)
             keyrings = distro.find_keyrings() if options.keyring is None else (options.keyring.resolve(),)
