@@ -14,13 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gitian.errors import ImageError
 from gitian.formats.debversion import order
 from gitian.formats.image_record import InstalledPackage
-from gitian.host import process
+from gitian.images import debfile
 
-#: The control fields of a package are some kB (bytes).
-_LIMIT = 2**20
-_PATIENCE = 120.0
 _FIELDS = ("Depends", "Pre-Depends", "Breaks", "Conflicts", "Provides", "Multi-Arch")
 _TERM = re.compile(r"([a-z0-9][a-z0-9+.-]*)(?::([a-z0-9-]+))?\s*"
                    r"(?:\(\s*(<<|<=|=|>=|>>|<|>)\s*([^\s()]+)\s*\))?", re.ASCII)
@@ -104,8 +102,11 @@ def _terms(text: str, separator: str) -> tuple[list[Term], bool]:
 def read(debs: Mapping[InstalledPackage, Path], own: str) -> dict[InstalledPackage, Relations]:
     """The relations of packages, from their files. One that cannot be read states none: making an image will say so."""
     def one(package: InstalledPackage, path: Path) -> Relations:
-        done = process.run(["dpkg-deb", "--field", path, *_FIELDS], check=False, limit=_LIMIT, timeout=_PATIENCE)
-        return Relations.parse(package, _fields(done.stdout.decode(errors="replace")), own)
+        try:
+            text = debfile.control(path).decode(errors="replace")
+        except ImageError:
+            text = ""
+        return Relations.parse(package, _fields(text), own)
 
     with ThreadPoolExecutor(max_workers=min(8, 2 * len(os.sched_getaffinity(0)))) as workers:
         return dict(zip(debs, workers.map(one, debs.keys(), debs.values()), strict=True))
