@@ -92,19 +92,6 @@ def test_the_disk_is_not_filled_with_what_is_kept(tmp_path: Path, monkeypatch: p
     assert len(kept.trim(builds)) == 1
 
 
-def test_two_trees_of_what_differs_and_nothing_else(tmp_path: Path) -> None:
-    usual, varied = tmp_path / "1", tmp_path / "2"
-    for tree, text in ((usual, "one"), (varied, "two")):
-        (tree / "sub").mkdir(parents=True)
-        (tree / "sub" / "a").write_text(text)
-    (usual / "same").write_text("same")
-    (varied / "more").symlink_to("/etc/passwd")
-    with kept.pair(tmp_path / "scratch", usual, varied, ["sub/a", "more"]) as (left, right):
-        assert (left / "sub" / "a").samefile(usual / "sub" / "a") and os.listdir(left) == ["sub"]
-        assert (right / "more").is_symlink() and sorted(os.listdir(right)) == ["more", "sub"]
-    assert not left.exists() and not right.exists() and (usual / "sub" / "a").exists()
-
-
 class Sweeper:
     """A backend of which nothing is asked but to sweep."""
 

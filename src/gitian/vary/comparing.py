@@ -113,7 +113,7 @@ class Comparing:
     @contextmanager
     def _trees(self, built: Built, prefix: str, paths: Iterable[str]) -> Iterator[tuple[Path, Path]]:
         with self.bed.aside.scratch() as scratch, pair(
-                scratch, self.usual.outputs.place / prefix, built.outputs.place / prefix, paths) as trees:
+                scratch, self.usual.outputs, built.outputs, paths, prefix) as trees:
             yield trees
 
     def _reports(self, left: Path, right: Path, cause: str, path: str) -> tuple[tuple[Path, ...], str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,22 +126,36 @@ def _size(top: Path) -> int:
 
 
 @contextmanager
-def pair(scratch: Path, reference: Path, other: Path, paths: Iterable[str]) -> Iterator[tuple[Path, Path]]:
-    """Two trees that hold some paths of two builds and nothing else, while the block runs: of hard links."""
+def pair(scratch: Path, reference: Outputs, other: Outputs, paths: Iterable[str],
+         prefix: str = "") -> Iterator[tuple[Path, Path]]:
+    """Two trees that hold some paths of two builds and nothing else, while the block runs: of hard links.
+
+    Of each build there is only what its digests name below ``prefix``: where one has a file, the other may have a
+    directory, or a link that leads anywhere. Raises OSError.
+    """
     sides = (scratch / "usual", scratch / "varied")
     try:
         for side in sides:
             side.mkdir(parents=True)
         for path in paths:
-            for source, side in zip((reference, other), sides, strict=True):
-                if not os.path.lexists(source / path):
+            for outputs, side in zip((reference, other), sides, strict=True):
+                source = outputs.place / prefix / path
+                if prefix + path not in outputs.digests or not _is_file_or_link(source):
                     continue
                 (side / path).parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    os.link(source / path, side / path, follow_symlinks=False)
+                    os.link(source, side / path, follow_symlinks=False)
                 except OSError:  # a file system without hard links
-                    shutil.copy2(source / path, side / path, follow_symlinks=False)
+                    shutil.copy2(source, side / path, follow_symlinks=False)
         yield sides
     finally:
         for side in sides:
             remove_tree(side)
+
+
+def _is_file_or_link(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
