@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import Options, make_plan
 from gitian.vary import building, run
 from gitian.vary.budget import Budget, Meter
-from gitian.vary.building import Bed, Builder
+from gitian.vary.building import Bed, Builder, give_back
 from gitian.vary.comparing import Comparing
 from gitian.vary.diffoscope import Allowance, Report
 from gitian.vary.kept import Aside
@@ -310,3 +311,18 @@ def test_diffoscope_is_asked_within_the_budget_and_so_often_for_a_cause(
     third = comparing.cause(replace(causes[0], variations=("umask",)), others[0])
     said = [output.problem for output in third.differences]
     assert said.count(None) == 8 and "budget of 8 minutes is spent" in str(said[-1]) and round(allowed[-1]) == 10
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_a_run_through_sudo_has_made_is_the_callers(field: Callable[[Act], Field]) -> None:
+    bed = field(lambda request: {}).builder.bed
+    inputs = bed.aside.of.inputs
+    made = [inputs / "src", inputs / "src" / "file", bed.aside.root / "builds"]
+    others = [inputs / "other", inputs / "other" / "file"]
+    for path in (*made, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
+    remote = SimpleNamespace(dir="src")
+    give_back(bed.aside, cast(Any, SimpleNamespace(remotes=(remote,))), {"SUDO_UID": "1234", "SUDO_GID": "1234"})
+    assert {path.stat().st_uid for path in (inputs, *made)} == {1234}
+    assert others[1].stat().st_uid == 0, "what the run has not made"

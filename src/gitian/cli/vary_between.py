@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gitian.cli.common import json_text
+from gitian.vary.words import counted, listed
 
 if TYPE_CHECKING:
     from gitian.cli.places import PlaceOptions
@@ -76,25 +77,25 @@ def lines(found: Between) -> Iterator[str]:
     """The whole of it for people."""
     yield f"A: {found.a}"
     yield f"B: {found.b}"
-    yield f"The records of {_count(len(found.outputs), 'output')} differ: {_some(found.outputs)}"
+    yield f"The records of {counted(len(found.outputs), 'output')} differ: {listed(found.outputs, _MOST)}"
     yield from _environments(found)
     yield ""
     yield from _answer(found)
     yield ""
     bound = f", at most {found.bound} for one cause" if found.units else ""
     nothing = sum(step.reason is not None for step in found.steps)
-    yield (f"{_count(found.builds, 'build')} of {', '.join(found.targets)}{bound}"
-           + (f"; {_count(nothing, 'mixture')} of the packages gave none" if nothing else "") + ".")
+    yield (f"{counted(found.builds, 'build')} of {', '.join(found.targets)}{bound}"
+           + (f"; {counted(nothing, 'mixture')} of the packages gave none" if nothing else "") + ".")
     yield f"All that differs: gitian environment diff {found.a} {found.b}"
 
 
 def _environments(found: Between) -> Iterator[str]:
     for target in found.environments:
         signs = [change.sign for change in target.changes if change.name]
-        yield (f"{target.label}: {_count(signs.count('+'), 'package')} added, {signs.count('-')} removed, "
+        yield (f"{target.label}: {counted(signs.count('+'), 'package')} added, {signs.count('-')} removed, "
                f"{signs.count('~')} changed")
     if found.units < found.changes:
-        yield f"Packages that need each other in one version change together: {_count(found.units, 'change')} in all."
+        yield f"Packages that need each other in one version change together: {counted(found.units, 'change')} in all."
 
 
 def _answer(found: Between) -> Iterator[str]:
@@ -115,9 +116,10 @@ def _answer(found: Between) -> Iterator[str]:
         yield f"Undecided: {_why(found)}"
     if finding.bisection is not None:
         for names in finding.bisection.suspects:
-            yield f"Suspected ({len(names)}): {_some([str(change) for change in names])}"
+            yield f"Suspected ({len(names)}): {listed([str(change) for change in names], _MOST)}"
         for names in finding.bisection.unchecked:
-            yield f"No environment with this alone could be built, so it may matter too: {_some([*map(str, names)])}"
+            yield "No environment with this alone could be built, so it may matter too: " \
+                  f"{listed([*map(str, names)], _MOST)}"
 
 
 def _culprit(culprit: Culprit, found: Between) -> Iterator[str]:
@@ -171,14 +173,6 @@ def _hint(found: Between) -> str | None:
     if found.finding.answer is Answer.NOT_ALONE:
         return "Find what else the outputs hang on: 'gitian vary DESCRIPTOR'."
     return None
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:_MOST]) + (f" and {len(items) - _MOST} more" if len(items) > _MOST else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 # As a document -----------------------------------------------------------------------------------------------------

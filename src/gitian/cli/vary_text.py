@@ -10,6 +10,7 @@ import click
 
 from gitian.host.progress import plain
 from gitian.vary.outcome import State
+from gitian.vary.words import counted
 
 if TYPE_CHECKING:
     from gitian.vary.outcome import Explained, Found, Outcome, Tried
@@ -49,7 +50,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
             yield "RANDOM without any variation: the build sometimes fails"
             yield from _failure(outcome.random)
         if outcome.random.differences:
-            yield f"RANDOM without any variation: {_count(len(outcome.random.differences), 'output')}"
+            yield f"RANDOM without any variation: {counted(len(outcome.random.differences), 'output')}"
             yield from _differences(outcome.random.differences)
         yield ""
     rows = [("VARIATION", "RESULT", "REMARKS")]
@@ -69,7 +70,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     for text in outcome.left:
         yield f"not found out: {plain(text)}"
     yield ""
-    yield (f"{_count(outcome.builds, 'build')} of {', '.join(outcome.targets)} under {outcome.backend.upper()} in "
+    yield (f"{counted(outcome.builds, 'build')} of {', '.join(outcome.targets)} under {outcome.backend.upper()} in "
            f"{outcome.seconds / 60:.1f} minutes")
     if outcome.unfinished is not None:
         yield f"The search is not finished: {plain(outcome.unfinished)}"
@@ -78,7 +79,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
 def remarks(tried: Tried) -> Iterator[str]:
     """What is to be said of a variation besides its result."""
     if tried.outputs:
-        yield _count(tried.outputs, "output")
+        yield counted(tried.outputs, "output")
     for others in tried.others:
         yield "alone" if not others else f"only together with {', '.join(others)}"
     if tried.why:
@@ -100,7 +101,7 @@ def title(cause: Found) -> str:
         return f"{names}: the build fails" + ("" if cause.certain else " (perhaps by chance)")
     unsure = "" if cause.certain else " (perhaps fewer: not every smaller set could be built)"
     count = len(cause.differences)
-    return f"{names}: {_count(count, 'output')} differ{'s' if count == 1 else ''}{unsure}"
+    return f"{names}: {counted(count, 'output')} differ{'s' if count == 1 else ''}{unsure}"
 
 
 def _cause(cause: Found) -> Iterator[str]:
@@ -141,17 +142,13 @@ def _differences(differences: Iterable[Explained]) -> Iterator[str]:
         if one.problem:
             yield f"    {plain(one.problem)}"
     if len(every) > _OUTPUTS:
-        yield f"  and {_count(len(every) - _OUTPUTS, 'output')} more (--json has all)"
+        yield f"  and {counted(len(every) - _OUTPUTS, 'output')} more (--json has all)"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def document(outcome: Outcome) -> dict[str, Any]:

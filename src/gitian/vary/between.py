@@ -35,7 +35,8 @@ from gitian.vary.bisect import Bisection, Conclusion, Outcome, bisect, units_of
 from gitian.vary.budget import Budget, Meter, Progress
 from gitian.vary.kept import Aside
 from gitian.vary.minimise import bound_for_one
-from gitian.vary.mixtures import Bed, Chosen, Field, Mixer, Step, differing, field_of, listed, place_of
+from gitian.vary.mixtures import Bed, Chosen, Field, Mixer, Step, differing, field_of, place_of
+from gitian.vary.words import listed
 
 
 class Answer(enum.StrEnum):
@@ -56,6 +57,7 @@ class Side:
 
     @property
     def outputs(self) -> Mapping[str, str]:
+        """What it says that the build gave: path to SHA-256."""
         return Manifest.parse(self.report.out_manifest).by_path()
 
 
@@ -219,13 +221,7 @@ def _plan(request: BetweenRequest, wanted: Wanted) -> BuildPlan:
     options = replace(request.options, cache_read_only=True, skip_image=False, skip_cleanup=False, layers=False,
                       offline=False, upgrade=False)
     plan = make_plan(descriptor, exact.as_recorded(options, wanted, [remote.dir for remote in descriptor.remotes]))
-    if request.target is None:
-        return plan
-    targets = tuple(target for target in plan.targets if target.label == request.target)
-    if not targets:
-        raise UsageError(f"'{plan.name}' has no target '{request.target}'.",
-                         hint="It has: " + ", ".join(target.label for target in plan.targets) + ".")
-    return replace(plan, targets=targets)
+    return narrowed(plan, request.target)
 
 
 def _packages(request: BetweenRequest, plan: BuildPlan, wanted: Wanted,

@@ -75,6 +75,7 @@ class Culprit:
 
     @property
     def changes(self) -> tuple[Change, ...]:
+        """All of them, whatever goes together."""
         return tuple(change for unit in self.units for change in unit)
 
 
@@ -96,6 +97,7 @@ class Bisection:
 
     @property
     def finished(self) -> bool:
+        """Whether the search came to its end."""
         return self.unfinished is None
 
 

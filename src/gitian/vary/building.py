@@ -23,11 +23,12 @@ from gitian.errors import (
     NotVariedError,
     OutputError,
     OutputSizeError,
+    UsageError,
 )
 from gitian.formats.manifest import Manifest
 from gitian.guest.protocol import Backend
 from gitian.host import progress
-from gitian.host.workspace import remove_tree
+from gitian.host.workspace import give_to_caller, remove_tree
 from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import BuildPlan, Target
 from gitian.vary import kept
@@ -259,6 +260,25 @@ class Builder:
 def prefix_of(plan: BuildPlan, label: str) -> str:
     """What paths of a target's outputs begin with: its label, where there are several targets."""
     return f"{label}/" if len(plan.targets) > 1 else ""
+
+
+def narrowed(plan: BuildPlan, label: str | None) -> BuildPlan:
+    """The plan with the target of this label alone (None: with all). Raises UsageError."""
+    if label is None:
+        return plan
+    targets = tuple(target for target in plan.targets if target.label == label)
+    if not targets:
+        raise UsageError(f"'{plan.name}' has no target '{label}'.",
+                         hint="It has: " + ", ".join(target.label for target in plan.targets) + ".")
+    return replace(plan, targets=targets)
+
+
+def give_back(aside: Aside, plan: BuildPlan, environment: Mapping[str, str]) -> None:
+    """Let what a run through sudo has made belong to the user who called sudo: inputs, and what lies aside."""
+    inputs = aside.of.inputs
+    give_to_caller(inputs, environment, below=False)
+    for tree in (aside.root, *(inputs / remote.dir for remote in plan.remotes)):
+        give_to_caller(tree, environment)
 
 
 def without_effect(reference: Built, built: Built) -> dict[str, str]:

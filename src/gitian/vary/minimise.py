@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from gitian.vary.budget import Meter, Progress
+from gitian.vary.words import listed
 
 Chosen = frozenset[str]
 # What a search asks of a build: does this path differ, or (None) does the build fail?
@@ -90,6 +91,7 @@ class Minimised:
 
     @property
     def finished(self) -> bool:
+        """Whether the search came to its end."""
         return self.unfinished is None
 
 
@@ -177,6 +179,7 @@ class Search:
     # What is known
 
     def ordered(self, chosen: Iterable[str]) -> tuple[str, ...]:
+        """Names in the order in which they were given."""
         return tuple(sorted(chosen, key=self._rank.__getitem__))
 
     def causes(self, kind: Kind) -> list[Chosen]:
@@ -344,7 +347,7 @@ class Search:
     def _look(self, chosen: Chosen, kind: Kind) -> Chosen | None:
         """Build a set without any known cause in it; if it differs all the same, find why."""
         without = self.ordered(self._everything - chosen)
-        purpose = f"everything without {_listed(without)}" if without else "everything together"
+        purpose = f"everything without {_quoted(without)}" if without else "everything together"
         state = self._state(chosen, kind, purpose)
         if state is False:
             return None
@@ -404,7 +407,7 @@ class Search:
             self._expect(1 + self._after(len(base)), "Some of these sets cannot be built" if not builds or any(
                 result.failed is not None for result in self.results.values()) else "It takes several together"
                 if len(base) > 1 else "Another cause came to light")
-            names = _listed(self.ordered(base))
+            names = _quoted(self.ordered(base))
             state = self._state(base, kind, f"{names} alone" if len(base) == 1 else f"only {names}")
             if state:
                 return base
@@ -470,7 +473,7 @@ class Search:
         """Build what is smaller than a would-be cause; keep the cause, for every other output that it explains, too."""
         self._expect(self._after(len(chosen)), "It takes several together")
         while smaller := next((part for part in self._parts(chosen)
-                               if self._state(part, kind, f"only {_listed(self.ordered(part))}")), None):
+                               if self._state(part, kind, f"only {_quoted(self.ordered(part))}")), None):
             chosen = smaller
         parts = tuple(self._parts(chosen))
         for other in self._kinds():
@@ -510,6 +513,5 @@ def _probes(low: int, high: int) -> Iterator[int]:
             yield place
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+def _quoted(names: Sequence[str]) -> str:
+    return listed([f"'{name}'" for name in names], 4)

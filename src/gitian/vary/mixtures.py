@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -290,8 +290,3 @@ def place_of(target: Target) -> str:
 def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
     """The paths of which two manifests say different things."""
     return tuple(path for path in sorted({*a, *b}) if a.get(path) != b.get(path))
-
-
-def listed(items: Sequence[str], most: int = 5) -> str:
-    """Some of the items, and how many more there are."""
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

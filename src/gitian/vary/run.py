@@ -28,6 +28,7 @@ from gitian.vary.kept import Aside
 from gitian.vary.minimise import Exhausted, Minimised, Result, minimise
 from gitian.vary.outcome import Explained, Found, Outcome, State, Tried, by_chance, folded, joined, judged
 from gitian.vary.variations import Setting, Variation
+from gitian.vary.words import counted, listed
 
 #: A little more than that.
 _SECOND = 1.1
@@ -104,13 +105,7 @@ def prospects(request: VaryRequest) -> dict[str, str]:
 def _plan(request: VaryRequest, *, commits: bool = True) -> BuildPlan:
     plan = make_plan(Descriptor.read(request.descriptor), replace(
         request.options, cache_read_only=True, skip_image=False, skip_cleanup=False), commits=commits)
-    if request.target is None:
-        return plan
-    targets = tuple(target for target in plan.targets if target.label == request.target)
-    if not targets:
-        raise UsageError(f"'{plan.name}' has no target '{request.target}'.",
-                         hint="It has: " + ", ".join(target.label for target in plan.targets) + ".")
-    return replace(plan, targets=targets)
+    return narrowed(plan, request.target)
 
 
 def _setting(request: VaryRequest, plan: BuildPlan, index: int) -> Setting:
@@ -192,7 +187,7 @@ class _Run:
         # What is random may show late. What was built until then need not be built again.
         while len(random := self._random(usual)) > told:
             if random:
-                progress.say(f"Random without any variation: {_listed(sorted(random))}")
+                progress.say(f"Random without any variation: {listed(sorted(random))}")
             told = len(random)
             self.comparing.learn(random)
             known = {built.names: self._result(built) for built in builder.built if built.names}
@@ -226,8 +221,8 @@ class _Run:
         if now.news:
             progress.say(f"{now.news}.")
         most = now.remaining_at_most
-        self.title = f"Build {len(self.builder.built) + 1}: {now.purpose} ({most} build" \
-                     f"{'' if most == 1 else 's'} remain{'s' if most == 1 else ''} at most)"
+        self.title = f"Build {len(self.builder.built) + 1}: {now.purpose} ({counted(most, 'build')} " \
+                     f"remain{'s' if most == 1 else ''} at most)"
 
     def _search(self, names: Names) -> Result:
         """Build a set and see what differs; what cannot be made is left out of it."""
@@ -290,7 +285,7 @@ class _Run:
             missed=tuple(name for name in unknown if name in self.request.named or len(unknown) == len(self.names)),
             builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
             unfinished=found.unfinished, left=tuple(
-                f"{_listed(one.outputs) if one.fails is None else 'a failure'}: something among "
+                f"{listed(one.outputs) if one.fails is None else 'a failure'}: something among "
                 f"{', '.join(one.suspects)}" for one in found.left))
 
     def _without_broken(self, found: Minimised, by_names: Mapping[Names, Built]) -> Minimised:
@@ -367,8 +362,3 @@ class _Run:
                     probes.setdefault(seen.label, (before[seen.label], seen.answers.get(name, "")))
             effect = effect is not False and name not in without_effect(usual, built)
         return probes, effect
-
-
-def _listed(paths: Sequence[str], most: int = 5) -> str:
-    return ", ".join(paths[:most]) + (f" and {len(paths) - most} more" if len(paths) > most else "")
-
