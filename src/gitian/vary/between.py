@@ -24,7 +24,7 @@ from gitian.formats.manifest import Manifest
 from gitian.formats.report import Report
 from gitian.guest.protocol import Backend
 from gitian.host import progress
-from gitian.host.workspace import Workspace, give_to_caller, remove_tree
+from gitian.host.workspace import Workspace, remove_tree
 from gitian.images import exact as images_of_environments
 from gitian.images import obtain
 from gitian.images.obtain import Missing, Places
@@ -33,6 +33,7 @@ from gitian.inputs.prepare import prepare
 from gitian.plan import BuildPlan, Options, make_plan
 from gitian.vary.bisect import Bisection, Conclusion, Outcome, bisect, units_of
 from gitian.vary.budget import Budget, Meter, Progress
+from gitian.vary.building import give_back, narrowed
 from gitian.vary.kept import Aside
 from gitian.vary.minimise import bound_for_one
 from gitian.vary.mixtures import Bed, Chosen, Field, Mixer, Step, differing, field_of, place_of
@@ -164,8 +165,7 @@ def between(request: BetweenRequest) -> Between:
                                      kept)
     finally:
         remove_tree(aside.guests)
-        for tree in (workspace.inputs, aside.root):
-            give_to_caller(tree, request.environment, below=tree is aside.root)
+        give_back(aside, plan, request.environment)
     return Between(
         name=plan.name, a=a.origin, b=b.origin, finding=finding,
         outputs=mixer.own(differing(a.outputs, b.outputs)),

@@ -15,14 +15,14 @@ from gitian.errors import HangError, UsageError
 from gitian.formats.descriptor import Descriptor
 from gitian.guest.protocol import Backend
 from gitian.host import progress
-from gitian.host.workspace import Workspace, give_to_caller, remove_tree
+from gitian.host.workspace import Workspace, remove_tree
 from gitian.images import exact as images_of_environments
 from gitian.images.lookup import find_image
 from gitian.inputs.prepare import prepare
 from gitian.plan import BuildPlan, Options, make_plan
 from gitian.vary import variations
 from gitian.vary.budget import Budget, Meter, Progress
-from gitian.vary.building import PACKAGES, Bed, Builder, Built, Names, strayed, without_effect
+from gitian.vary.building import PACKAGES, Bed, Builder, Built, Names, give_back, narrowed, strayed, without_effect
 from gitian.vary.comparing import Comparing
 from gitian.vary.kept import Aside
 from gitian.vary.minimise import Exhausted, Minimised, Result, minimise
@@ -90,9 +90,7 @@ def vary(request: VaryRequest) -> Outcome:
             images_of_environments.prune(
                 workspace.image_directory, images_of_environments.limit_of(request.environment),
                 [base.image.path.parent for base in others.values()])
-        give_to_caller(workspace.inputs, request.environment, below=False)
-        for tree in (aside.root, *(workspace.inputs / remote.dir for remote in plan.remotes)):
-            give_to_caller(tree, request.environment)
+        give_back(aside, plan, request.environment)
 
 
 def prospects(request: VaryRequest) -> dict[str, str]:
