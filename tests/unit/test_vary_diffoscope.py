@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gitian.host import process
 from gitian.vary.diffoscope import Allowance, file_name, installed, report
 
 OBEDIENT = """
@@ -46,12 +51,53 @@ def test_its_reports_are_kept_and_harmless(stand_in: Path, tmp_path: Path) -> No
     assert found.text is not None and found.html is not None
     assert found.html.read_text() == "<html>differs</html>"
     assert found.text.read_text() == "--- a\n+++ b\n\\x1b[31mred\\x1b[0m\n"
-    assert found.excerpt[:3] == ("--- a", "+++ b", "\\x1b[31mred\\x1b[0m")
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == sorted([found.text.name, found.html.name])
     *words, scratch, _ = record.read_text().split("\n")
     assert words[-3:] == ["--", str(tmp_path / "a"), str(tmp_path / "b")]
     assert "--max-report-size" in words and "--no-progress" in words
     assert not Path(scratch).exists()
+
+
+def test_a_relative_directory_for_reports_and_another_for_scratch(stand_in: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tmp_path / "record"
+    write(stand_in, OBEDIENT.replace('os.environ["RECORD"]', repr(str(record))))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = report(Path("a"), Path("b"), Path("kept"), "x", allowance=Allowance(scratch=Path("scratch")))
+    assert found is not None and found.problem is None and found.text is not None
+    assert found.text.parent == tmp_path / "kept" and found.text.exists()
+    assert Path(record.read_text().split("\n")[-1]).parent == tmp_path / "scratch"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_it_does_not_outlive_us(stand_in: Path, tmp_path: Path) -> None:
+    """Neither it nor a program that it runs, when we are killed and can do nothing about it any more."""
+    (tmp_path / "pids").mkdir()
+    write(stand_in, f"""
+import os, pathlib, time
+os.fork()
+pathlib.Path({str(tmp_path / 'pids')!r}, str(os.getpid())).touch()
+time.sleep(600)
+""")
+    words = f"from pathlib import Path; from gitian.vary.diffoscope import report; " \
+            f"d = Path({str(tmp_path)!r}); report(d / 'a', d / 'b', d / 'kept', 'x')"
+    with process.start([sys.executable, "-c", words], env={"PATH": os.environ["PATH"]}) as running:
+        pids = until(lambda: len(found := os.listdir(tmp_path / "pids")) == 2 and found)
+        who = [process.identity(int(pid)) for pid in pids]
+        assert None not in who
+        os.kill(running.pid, signal.SIGKILL)
+    until(lambda: all(process.identity(int(pid)) != one for pid, one in zip(pids, who, strict=True)) and pids)
+
+
+def until(told: Callable[[], list[str] | bool]) -> list[str]:
+    """Wait for something, patiently."""
+    for _ in range(1200):
+        found = told()
+        if found and not isinstance(found, bool):
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it has not come to pass within a minute")
 
 
 def test_without_it_there_is_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

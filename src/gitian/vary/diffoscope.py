@@ -20,28 +20,28 @@ from gitian.host.progress import plain
 from gitian.host.workspace import write_atomically
 
 _SAID_LIMIT = 2**20
-_EXCERPT = 60
+#: When it is asked to end it has so long for that (seconds).
+_GRACE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """What diffoscope may use: seconds, bytes of memory for each process, bytes of a report, bytes of any other file
-    that it writes."""
+    that it writes; ``scratch`` is where its own temporary files lie (unless given, where the reports are kept)."""
 
     seconds: float = 600.0
     memory: int = 4 * 2**30
     report: int = 4 * 2**20
     file: int = 4 * 2**30
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What diffoscope left: its reports (None: it left none), their first lines, printable; ``problem`` says in a
-    sentence why it did not end well."""
+    """What diffoscope left: its reports (None: it left none). ``problem`` tells why it did not end well."""
 
     text: Path | None
     html: Path | None
-    excerpt: tuple[str, ...] = ()
     problem: str | None = None
 
 
@@ -63,11 +63,12 @@ def report(a: Path, b: Path, directory: Path, name: str, *, allowance: Allowance
     if not installed():
         return None
     allowance = allowance or Allowance()
-    stem = file_name(name)
+    directory, stem = directory.absolute(), file_name(name)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Its own temporary files die with this directory, also when it is killed.
-        with tempfile.TemporaryDirectory(prefix="gitian-diffoscope-", dir=directory, ignore_cleanup_errors=True) as own:
+        with tempfile.TemporaryDirectory(prefix="gitian-diffoscope-", dir=(allowance.scratch or directory).absolute(),
+                                         ignore_cleanup_errors=True) as own:
             return _kept(Path(own), a, b, directory / stem, allowance)
     except OSError as error:
         raise HostError(f"The reports of diffoscope cannot be kept in '{directory}': {error.strerror}.") from error
@@ -78,13 +79,11 @@ def _kept(own: Path, a: Path, b: Path, target: Path, allowance: Allowance) -> Re
     text, text_problem = _taken(own / "report.txt", 2 * allowance.report)
     html, html_problem = _taken(own / "report.html", 4 * allowance.report)
     kept: dict[str, Path] = {}
-    excerpt: tuple[str, ...] = ()
     if text is not None:
         # As a file it will be shown on terminals too.
         harmless = plain(text.decode("utf-8", "surrogateescape"), lines=True)
         kept["text"] = target.with_name(target.name + ".txt")
         write_atomically(kept["text"], harmless.encode())
-        excerpt = tuple(harmless.split("\n", _EXCERPT)[:_EXCERPT])
     if html is not None:
         kept["html"] = target.with_name(target.name + ".html")
         write_atomically(kept["html"], html)
@@ -92,24 +91,27 @@ def _kept(own: Path, a: Path, b: Path, target: Path, allowance: Allowance) -> Re
         # Python ends with 1 after an error that nobody caught, which here also means that there are differences.
         problem = text_problem or html_problem or (
             f"diffoscope left no report: {said}" if said else "diffoscope found no difference.")
-    return Report(text=kept.get("text"), html=kept.get("html"), excerpt=excerpt, problem=problem)
+    return Report(text=kept.get("text"), html=kept.get("html"), problem=problem)
 
 
 def _run(own: Path, a: Path, b: Path, allowance: Allowance) -> tuple[str | None, str]:
     """Run it; what went wrong, in a sentence, and the last line of what it said."""
     scratch = own / "tmp"
     scratch.mkdir()
-    # Absolute, since it takes '@...' for a file of arguments and '-...' for an option.
+    # Absolute, since it takes '@...' for a file of arguments and '-...' for an option. Should we be killed, timeout(1)
+    # is asked to end, and ends it and the programs that it runs; should we hang, it is ended all the same.
     try:
         done = process.run(
-            ["prlimit", f"--as={allowance.memory}", f"--fsize={allowance.file}", "--core=0", "--",
+            ["setpriv", "--pdeathsig", "TERM", "--", tools.find("timeout"), f"--kill-after={_GRACE}",
+             str(allowance.seconds + _GRACE),
+             tools.find("prlimit"), f"--as={allowance.memory}", f"--fsize={allowance.file}", "--core=0", "--",
              tools.find("diffoscope", process.environment()["PATH"]), "--no-progress",
              "--max-report-size", str(allowance.report), "--max-text-report-size", str(allowance.report),
              "--text", own / "report.txt", "--html", own / "report.html", "--", a.absolute(), b.absolute()],
             env={"TMPDIR": str(scratch), "HOME": str(own), "NO_COLOR": "1"}, cwd=own, timeout=allowance.seconds,
             limit=_SAID_LIMIT, check=False)
     except ProgramError as error:
-        return plain(str(error)), ""
+        return plain(str(error).replace("'setpriv'", "diffoscope", 1)), ""
     lines = done.stderr.decode("utf-8", "surrogateescape").strip().splitlines()
     said = plain(lines[-1][:300]) if lines else ""
     if done.status in (0, 1):
