@@ -26,16 +26,12 @@ class Book:
         self.items.append(Item(kind=kind, place=place, first=first, second=second, clues=clues, habitat=habitat,
                                consequence=consequence))
 
-    def full(self) -> bool:
-        """Whether nothing more would be kept."""
-        return len(self.items) >= self.budget.limits.findings
-
     def remember(self, left: Blob, right: Blob, place: str) -> None:
         """Hash both, so that a list of hashes that names them explains itself."""
         for blob, known in ((left, self.digests.first), (right, self.digests.second)):
             self.budget.tick()
             for name in ("md5", "sha1", "sha256", "sha512"):
-                value = blob.digest(name)
+                value = blob.digest(name, self.budget)
                 known.setdefault(value.hex(), place)
                 if name != "md5":  # as wheels and npm write them
                     known.setdefault(base64.urlsafe_b64encode(value).decode().rstrip("="), place)

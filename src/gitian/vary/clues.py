@@ -21,6 +21,8 @@ from gitian.vary.hints import Cause
 _WINDOW = 4096
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _TOKENS_LIMIT = 400
+#: So many variables that differ are looked for; a build has some dozens, what a hostile one tells may be any number.
+_VARIABLES_LIMIT = 100
 _TOKEN = re.compile(r"\w+|\s+|.", re.DOTALL)
 
 
@@ -56,13 +58,21 @@ class _Value:
     right: str | None
     number: bool = False
 
+    def here(self) -> re.Pattern[str] | None:
+        """What finds the left one as a word of its own; None when there is none."""
+        return _finder(self.left, self.number)
+
+    def there(self) -> re.Pattern[str] | None:
+        """The same for the right one."""
+        return _finder(self.right, self.number)
+
 
 class Detective:
     """Explains differences between one pair of builds."""
 
     def __init__(self, a: Circumstances, b: Circumstances) -> None:
         self.a, self.b = a, b
-        self.values = tuple(_values(a, b))
+        self.values = tuple((value, value.here(), value.there()) for value in _values(a, b))
 
     def text(self, left: str, right: str) -> tuple[Clue, ...]:
         """What explains that one text (a line) became another; () when nothing is known to."""
@@ -82,8 +92,8 @@ class Detective:
         return tuple(clues)
 
     def _by_values(self, left: str, right: str, span: _Span) -> Iterator[Clue]:
-        for value in self.values:
-            here, there = _occurrences(left, value.left, value.number), _occurrences(right, value.right, value.number)
+        for value, finder, finder_too in self.values:
+            here, there = _occurrences(left, value.left, finder), _occurrences(right, value.right, finder_too)
             one = _touching(here, span.i, span.i_end)
             other = _touching(there, span.j, span.j_end)
             if value.left is None or value.right is None:
@@ -192,13 +202,13 @@ class Detective:
         def clue(cause: Cause, sure: bool, shape: str = "{}") -> Clue:
             return Clue(cause=cause, left=shape.format(one), right=shape.format(other), sure=sure)
 
-        if _within(one, self.a.time) and _within(other, self.b.time):
+        if within(one, self.a.time) and within(other, self.b.time):
             return clue(Cause.TIME, True)
         if width == 4:
             first, second = dos_time(one), dos_time(other)
             if first and second and moments.told_by(first, self.a) and moments.told_by(second, self.b):
                 return Clue(cause=Cause.TIME, left=first.text, right=second.text, sure=True)
-        for value in self.values:
+        for value, _, _ in self.values:
             if value.number and value.left == str(one) and value.right == str(other):
                 return clue(value.cause, True)
         if width == 8 and _is_address(one) and _is_address(other):
@@ -215,7 +225,8 @@ def dos_time(number: int) -> moments.Moment | None:
     return found[0] if found and found[0].end == len(text) else None
 
 
-def _within(number: int, time: tuple[int, int] | None) -> bool:
+def within(number: int, time: tuple[int, int] | None) -> bool:
+    """Whether a number is a second in which a build ran, give or take one; no number is, of a time nobody knows."""
     return time is not None and time[0] - 1 <= number <= time[1] + 1
 
 
@@ -251,22 +262,31 @@ def _values(a: Circumstances, b: Circumstances) -> Iterator[_Value]:
     if a.umask is not None and b.umask is not None and a.umask != b.umask:
         yield _Value(cause=Cause.UMASK, left=f"{a.umask:04o}", right=f"{b.umask:04o}")
     mine, theirs = dict(a.environment), dict(b.environment)
+    told = 0
     for name in sorted({*mine, *theirs}):
+        if told >= _VARIABLES_LIMIT:
+            break
         left_value, right_value = mine.get(name), theirs.get(name)
         if left_value != right_value and (a.environment and b.environment):
-            one_value = left_value if left_value and len(left_value) >= 3 else None
-            other_value = right_value if right_value and len(right_value) >= 3 else None
+            one_value, other_value = (value if value and 3 <= len(value) <= _WINDOW else None
+                                      for value in (left_value, right_value))
             if (left_value is None or one_value) and (right_value is None or other_value):
+                told += 1
                 yield _Value(cause=Cause.ENVIRONMENT, left=one_value, right=other_value)
 
 
-def _occurrences(text: str, value: str | None, number: bool) -> Sequence[_Found]:
+def _finder(value: str | None, number: bool) -> re.Pattern[str] | None:
     if not value:
-        return []
+        return None
     edges = (r"(?<![0-9.])", r"(?![0-9])") if number else (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])")
     before = edges[0] if value[0].isalnum() else ""
     after = edges[1] if value[-1].isalnum() else ""
-    return _matches(re.compile(before + re.escape(value) + after), text)
+    return re.compile(before + re.escape(value) + after)
+
+
+def _occurrences(text: str, value: str | None, finder: re.Pattern[str] | None) -> Sequence[_Found]:
+    # Most values are nowhere in most texts, which is found out fastest without the pattern.
+    return _matches(finder, text) if value and finder is not None and value in text else ()
 
 
 @lru_cache(maxsize=256)

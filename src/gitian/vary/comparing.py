@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from gitian.errors import GitianError
+from gitian.host.workspace import make_directory
 from gitian.vary import diffoscope
 from gitian.vary.budget import Meter
 from gitian.vary.building import Bed, Built, Seen, prefix_of
@@ -87,19 +88,27 @@ class Comparing:
                 yield from (Explained(target=label, path=prefix + path, difference=None,
                                       problem="there was no room to keep it") for path in mine)
                 continue
-            with self._trees(built, prefix, mine) as (left, right):
-                differences = compare_trees(left, right, _of(self.usual.seen, label), _of(built.seen, label))
-                for difference in differences:
-                    reports, problem = self._reports(left / difference.path, right / difference.other_path, name,
-                                                     prefix + difference.path)
-                    yield Explained(target=label, path=prefix + difference.path, difference=difference,
-                                    reports=reports, problem=problem)
+            told: set[str] = set()
+            try:
+                with self._trees(built, prefix, mine) as (left, right, scratch):
+                    for difference in compare_trees(left, right, _of(self.usual.seen, label), _of(built.seen, label),
+                                                    scratch=scratch):
+                        reports, problem = self._reports(left / difference.path, right / difference.other_path, name,
+                                                         prefix + difference.path, scratch)
+                        told |= {difference.path, difference.other_path}
+                        yield Explained(target=label, path=prefix + difference.path, difference=difference,
+                                        reports=reports, problem=problem)
+            except (GitianError, OSError) as error:  # a full disk, say: the outcome of the run is known all the same
+                yield from (Explained(target=label, path=prefix + path, difference=None,
+                                      problem=f"it could not be compared: {_why(error)}")
+                            for path in mine if path not in told)
 
     def _compared(self, built: Built, paths: Iterable[str], limits: Limits) -> Iterator[tuple[str, Difference]]:
         for label, prefix, mine in self._by_target(paths):
-            with self._trees(built, prefix, mine) as (left, right):
+            # What cannot be compared, for want of room or because there is too much of it, has no cause that is known.
+            with suppress(GitianError, OSError), self._trees(built, prefix, mine) as (left, right, scratch):
                 for one in compare_trees(left, right, _of(self.usual.seen, label), _of(built.seen, label),
-                                         limits=limits):
+                                         limits=limits, scratch=scratch):
                     yield prefix + one.path, one
 
     def _by_target(self, paths: Iterable[str]) -> Iterator[tuple[str, str, list[str]]]:
@@ -111,12 +120,14 @@ class Comparing:
                 yield target.label, prefix, mine
 
     @contextmanager
-    def _trees(self, built: Built, prefix: str, paths: Iterable[str]) -> Iterator[tuple[Path, Path]]:
+    def _trees(self, built: Built, prefix: str, paths: Iterable[str]) -> Iterator[tuple[Path, Path, Path]]:
+        """Two trees of these paths, and a directory for what is unpacked of them."""
         with self.bed.aside.scratch() as scratch, pair(
                 scratch, self.usual.outputs, built.outputs, paths, prefix) as trees:
-            yield trees
+            yield *trees, make_directory(scratch / "unpacked")
 
-    def _reports(self, left: Path, right: Path, cause: str, path: str) -> tuple[tuple[Path, ...], str | None]:
+    def _reports(self, left: Path, right: Path, cause: str, path: str,
+                 scratch: Path) -> tuple[tuple[Path, ...], str | None]:
         if self.reports is None or not left.is_file() or not right.is_file():
             return (), None
         if self._asked[cause] >= _REPORTS:
@@ -127,7 +138,7 @@ class Comparing:
         self._asked[cause] += 1
         try:
             made = diffoscope.report(left, right, self.reports, f"{cause}/{path}", allowance=diffoscope.Allowance(
-                seconds=_PATIENCE if room is None else min(_PATIENCE, room)))
+                seconds=_PATIENCE if room is None else min(_PATIENCE, room), scratch=scratch))
         except GitianError as error:
             return (), str(error)
         if made is None:
@@ -137,6 +148,10 @@ class Comparing:
 
 def _of(seen: Iterable[Seen], label: str) -> Circumstances:
     return next((one.circumstances for one in seen if one.label == label), UNKNOWN)
+
+
+def _why(error: GitianError | OSError) -> str:
+    return str(error) if isinstance(error, GitianError) else f"{error.strerror or error}."
 
 
 def _by_build(random: Mapping[str, Built]) -> Iterator[tuple[Built, list[str]]]:

@@ -7,6 +7,7 @@ that gitian.canon reads, by the same readers; zip by the standard library, whose
 from __future__ import annotations
 
 import calendar
+import errno
 import hashlib
 import lzma
 import os
@@ -18,6 +19,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,10 +57,11 @@ class Limits:
 
 
 class Budget:
-    """What is left of the limits."""
+    """What is left of the limits. ``scratch``: where files without a name are made; None is the system's directory for
+    such."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, scratch: Path | None = None) -> None:
+        self.limits, self.scratch = limits, scratch
         self.unpacked = limits.unpacked
         self.members = limits.members
         self.until = time.monotonic() + limits.seconds
@@ -110,10 +113,11 @@ class Blob:
         for at in range(0, self.size, _PIECE):
             yield self.read(at, _PIECE)
 
-    def digest(self, name: str = "sha256") -> bytes:
-        """A hash of all of it."""
+    def digest(self, name: str, budget: Budget) -> bytes:
+        """A hash of all of it. Raises TooMuchError."""
         found = hashlib.new(name, usedforsecurity=False)
         for piece in self.pieces():
+            budget.tick()
             found.update(piece)
         return found.digest()
 
@@ -211,26 +215,51 @@ def entries(blob: Blob, kind: str, budget: Budget) -> tuple[Entry, ...]:
 
 def unpacked(blob: Blob, kind: str, budget: Budget) -> Blob:
     """What a compressed stream holds. Raises FormatError: broken; MissingToolError; TooMuchError."""
-    target = _scratch()
-
-    def write(data: bytes) -> None:
-        budget.take_bytes(len(data))
-        target.write(data)
-
+    target = _Scratch(budget)
     settings = Settings(limit=2**62, zstd=zstandard.run)  # the budget is the limit
     if kind == "zst":  # for which a program is run, that wants a file of its own
-        with tempfile.TemporaryFile(prefix="gitian-vary-") as source:
+        with _written(), tempfile.TemporaryFile(prefix="gitian-vary-", dir=budget.scratch) as source:
             for piece in blob.pieces():
+                budget.tick()
                 source.write(piece)
-            compression.decompress(kind, source, write, settings)
+            source.flush()
+            compression.decompress(kind, source, target.write, settings)
     else:
-        compression.decompress(kind, as_file(blob), write, settings)
-    return Blob(target)
+        compression.decompress(kind, as_file(blob), target.write, settings)
+    return target.blob()
 
 
-def _scratch() -> IO[bytes]:
-    # Without a name, so that nothing is left behind whatever happens; closed when nobody has it any more.
-    return tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="gitian-vary-")
+@contextmanager
+def _written() -> Iterator[None]:
+    """What we cannot write, no fault of the file's, ends a comparison, and nothing else."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise TooMuchError("there is no room for what it unpacks") from error
+        raise TooMuchError(f"what it unpacks cannot be written: {error.strerror}") from error
+
+
+class _Scratch:
+    """What is unpacked: in memory while it is small, else in a file without a name, so that nothing is left behind
+    whatever happens; closed when nobody has it any more."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        where = str(budget.scratch) if budget.scratch is not None else None
+        self.file = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="gitian-vary-", dir=where)  # noqa: SIM115
+
+    def write(self, data: bytes) -> None:
+        """Add to it. Raises TooMuchError."""
+        self.budget.take_bytes(len(data))
+        with _written():
+            self.file.write(data)
+
+    def blob(self) -> Blob:
+        """All of it. Raises TooMuchError."""
+        with _written():
+            self.file.flush()
+            return Blob(self.file)
 
 
 def _text(name: bytes) -> str:
@@ -264,6 +293,26 @@ class _Part:
 
     def close(self) -> None:
         pass
+
+
+class _Listing(_Part):
+    """A zip archive as a file. While its members are being listed no more is read than the budget allows for: the
+    reader asks for all of the list at once, and makes an object of every entry, whatever the archive's end says."""
+
+    def __init__(self, blob: Blob, budget: Budget) -> None:
+        super().__init__(blob)
+        self.budget, self.listing = budget, True
+
+    def read(self, count: int = -1) -> bytes:
+        if not self.listing:
+            return super().read(count)
+        left = max(0, self.blob.size - self.at)
+        if (left if count is None or count < 0 else min(count, left)) > _DIRECTORY_LIMIT:
+            raise TooMuchError(f"a list of members of more than {_DIRECTORY_LIMIT} bytes")
+        data = super().read(count)
+        if data.count(_DIRECTORY_ENTRY) > self.budget.members:
+            raise TooMuchError(f"more than {self.budget.limits.members} members")
+        return data
 
 
 def as_file(blob: Blob) -> IO[bytes]:
@@ -338,6 +387,9 @@ def _ar_number(field: bytes, base: int) -> int | None:
 
 
 _SYSTEMS = {0: "DOS", 3: "Unix", 10: "Windows", 19: "macOS"}
+#: The list of a zip archive's members may be so long (bytes): the reader takes it into memory as a whole.
+_DIRECTORY_LIMIT = 48 * 2**20
+_DIRECTORY_ENTRY = b"PK\1\2"
 _ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, OSError, EOFError,
                struct.error, zlib.error, lzma.LZMAError, IndexError, KeyError, OverflowError, RuntimeError)
 
@@ -345,7 +397,9 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, Va
 def _zip_entries(blob: Blob, budget: Budget) -> tuple[Entry, ...]:
     try:
         # Not closed: members are read when they are asked for. The file is the blob's.
-        archive = zipfile.ZipFile(as_file(blob))
+        file = _Listing(blob, budget)
+        archive = zipfile.ZipFile(file)
+        file.listing = False
         listed = archive.infolist()
         budget.take_members(len(listed))
         return tuple(_zip_entry(archive, info, budget) for info in listed)
@@ -381,15 +435,14 @@ def _zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) 
 
 
 def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Blob:
-    target = _scratch()
+    target = _Scratch(budget)
     try:
         with archive.open(info) as reader:
             while data := reader.read(_PIECE):
-                budget.take_bytes(len(data))
                 target.write(data)
     except _ZIP_ERRORS as error:
         raise FormatError(f"The member '{info.filename}' cannot be unpacked: {error}.") from error
-    return Blob(target)
+    return target.blob()
 
 
 def _extra(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gitian.errors import FormatError, InputError, MissingToolError, ProgramError
 from gitian.vary.circumstances import UNKNOWN, Circumstances
-from gitian.vary.clues import Detective
+from gitian.vary.clues import Clue, Detective
 from gitian.vary.contents import Blob, Budget, Limits, TooMuchError, opened, same
 from gitian.vary.findings import Difference, Digests, Item, Kind, difference
 from gitian.vary.inside import Comparison
@@ -18,30 +18,33 @@ _ENTRIES_LIMIT = 200_000
 
 
 def compare_files(a: Path, b: Path, ca: Circumstances = UNKNOWN, cb: Circumstances = UNKNOWN, *,
-                  limits: Limits | None = None, name: str | None = None) -> Difference | None:
+                  limits: Limits | None = None, name: str | None = None,
+                  scratch: Path | None = None) -> Difference | None:
     """What differs between a file of one build and the same of another; None when nothing does.
 
-    ``name`` is what places begin with (the file's own name unless given). Whatever the files hold, it ends within the
-    limits. Raises InputError: no regular file, or one that cannot be read.
+    ``name`` is what places begin with (the file's own name unless given); ``scratch`` is a directory for what is
+    unpacked (the system's for temporary files unless given). Whatever the files hold, it ends within the limits. Raises
+    InputError: no regular file, or one that cannot be read.
     """
-    found = _Found(Detective(ca, cb), limits or Limits())
+    found = _Found(Detective(ca, cb), limits or Limits(), scratch)
     found.files(a, b, name or a.name, name or a.name)
     return next(found.finish(), None)
 
 
 def compare_trees(a: Path, b: Path, ca: Circumstances = UNKNOWN, cb: Circumstances = UNKNOWN, *,
-                  limits: Limits | None = None) -> tuple[Difference, ...]:
+                  limits: Limits | None = None, scratch: Path | None = None) -> tuple[Difference, ...]:
     """Everything that differs between two directories of outputs, sorted by path. Links are not followed.
 
-    The limits are for each pair of files. Raises InputError when a directory cannot be read.
+    The limits are for each pair of files, and for finding out which names belong together. ``scratch``: as above.
+    Raises InputError when a directory cannot be read.
     """
-    found = _Found(Detective(ca, cb), limits or Limits())
+    found = _Found(Detective(ca, cb), limits or Limits(), scratch)
     left, right = _listed(a), _listed(b)
     only, only_too = [path for path in left if path not in right], [path for path in right if path not in left]
     renamed: dict[str, str] = {}
     if len(only) == len(only_too) <= 1000:
-        renamed = {one: other for one, other in zip(only, only_too, strict=True)
-                   if left[one] == right[other] and found.renamed(one, other)}
+        renamed = found.renamed((one, other) for one, other in zip(only, only_too, strict=True)
+                                if left[one] == right[other])
     for path in sorted({*left, *right}):
         partner = renamed.get(path, path)
         if path in left and partner in right:
@@ -76,22 +79,36 @@ def _listed(root: Path) -> dict[str, str]:
 class _Found:
     """All that was found so far; what follows from what is only known at the end."""
 
-    def __init__(self, detective: Detective, limits: Limits) -> None:
-        self.detective, self.limits = detective, limits
+    def __init__(self, detective: Detective, limits: Limits, scratch: Path | None) -> None:
+        self.detective, self.limits, self.scratch = detective, limits, scratch
         self.digests = Digests()
+        self.names: dict[str, tuple[Clue, ...]] = {}
+        self.unnamed: str | None = None
         self.waiting: list[tuple[str, str, Comparison | None, list[Item], tuple[int | None, int | None],
                                  tuple[str | None, str | None], str | None]] = []
 
-    def renamed(self, one: str, other: str) -> bool:
-        """Whether known causes make one name of the other."""
-        return bool(self.detective.text(one, other))
+    def renamed(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Of these names, those of which known causes make the other; as many as there is time for."""
+        found: dict[str, str] = {}
+        budget = Budget(self.limits)
+        try:
+            for one, other in pairs:
+                budget.tick()
+                self.names[one] = self.detective.text(one, other)
+                if self.names[one]:
+                    found[one] = other
+        except TooMuchError as error:
+            self.unnamed = f"Not all names were compared: {error}."
+        return found
 
     def only(self, path: str, *, first: bool) -> None:
+        """Write down what only one build has."""
         kind = Kind.ONLY_IN_FIRST if first else Kind.ONLY_IN_SECOND
         item = Item(kind=kind, place=path, first=path if first else "", second="" if first else path)
-        self.waiting.append((path, path, None, [item], (None, None), (None, None), None))
+        self.waiting.append((path, path, None, [item], (None, None), (None, None), self.unnamed))
 
     def pair(self, a: Path, b: Path, path: str, partner: str, kind: str, kind_too: str) -> None:
+        """Compare what both builds have: files, links, or one of each."""
         if kind != kind_too:
             item = Item(kind=Kind.TYPE, place=path, first=kind, second=kind_too)
             self.waiting.append((path, partner, None, [item], (None, None), (None, None), None))
@@ -108,10 +125,10 @@ class _Found:
         items: list[Item] = []
         if path != partner:
             items.append(Item(kind=Kind.NAME, place=path, first=path, second=partner,
-                              clues=self.detective.text(path, partner)))
+                              clues=self.names.get(path) or self.detective.text(path, partner)))
         with opened(a) as file, opened(b) as file_too:
             left, right = Blob(file), Blob(file_too)
-            budget = Budget(self.limits)
+            budget = Budget(self.limits, self.scratch)
             comparison = Comparison(self.detective, budget, self.digests)
             unfinished = None
             hashes: tuple[str | None, str | None] = (None, None)
@@ -120,12 +137,14 @@ class _Found:
                     if items:
                         self.waiting.append((path, partner, None, items, (left.size, right.size), hashes, None))
                     return
-                hashes = left.digest().hex(), right.digest().hex()
+                hashes = left.digest("sha256", budget).hex(), right.digest("sha256", budget).hex()
                 comparison.blobs(left, right, path, 0)
             except TooMuchError as error:
                 unfinished = f"The comparison ended early: {error}."
             except (FormatError, MissingToolError, ProgramError, RecursionError, MemoryError) as error:
                 unfinished = f"The comparison ended early: {error}"
+            except OSError as error:
+                unfinished = f"The comparison ended early: {error.strerror or error}."
             items += comparison.items
             if not comparison.items:
                 items.append(Item(kind=Kind.BYTES, place=path, first=f"{left.size} bytes",

@@ -126,6 +126,7 @@ class Comparison(Book):
         if len(gone) != len(come) or len(gone) > 1000:
             return renamed
         for one, other in zip(gone, come, strict=True):
+            self.budget.tick()
             clues = self.detective.text(one, other)
             if clues:
                 renamed[one] = other

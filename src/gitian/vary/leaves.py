@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from gitian.vary import alignment, objects
 from gitian.vary.book import Book
 from gitian.vary.circumstances import known_to_differ
-from gitian.vary.clues import Clue
+from gitian.vary.clues import Clue, within
 from gitian.vary.contents import Blob, same
 from gitian.vary.findings import Item, Kind, shown_bytes
 from gitian.vary.hints import Cause
@@ -132,7 +132,7 @@ def _region(book: Book, left: Blob, right: Blob, region: Region, place: str, hab
     moved = region.name.partition("#")[0] in MOVED
     if region.meaning == "time" and left.size == right.size == 4:
         one, other = (int.from_bytes(blob.read(0, 4), "little") for blob in (left, right))
-        sure = _within(one, book.detective.a.time) and _within(other, book.detective.b.time)
+        sure = within(one, book.detective.a.time) and within(other, book.detective.b.time)
         clue = Clue(cause=Cause.TIME, left=str(one), right=str(other), sure=sure)
         book.add(Kind.FIELD, where, str(one), str(other), (clue,), habitat)
     elif region.meaning == "checksum" or region.name in IDENTITY:
@@ -144,10 +144,6 @@ def _region(book: Book, left: Blob, right: Blob, region: Region, place: str, hab
         _runs(book, left, right, where, habitat, moved)
     else:
         _strings(book, left, right, where, habitat, moved)
-
-
-def _within(number: int, time: tuple[int, int] | None) -> bool:
-    return time is not None and time[0] - 1 <= number <= time[1] + 1
 
 
 def _worth(clues: tuple[Clue, ...], moved: bool) -> tuple[Clue, ...]:
