@@ -230,16 +230,33 @@ def dropping(name: str) -> Act:
 def test_what_cannot_be_made_is_not_tried_and_the_run_goes_on(field: Callable[[Act], Field], tmp_path: Path) -> None:
     one = field(dropping("user"))
     found = run_of(one, tmp_path)
-    assert [cause.variations for cause in found.causes] == [("umask",)] and found.missed == ()
+    assert [cause.variations for cause in found.causes] == [("umask",)] and found.missed == ("user",)
     assert {tried.name: (tried.state, tried.why) for tried in found.variations} == {
         "umask": (State.DIFFERS, ""), "user": (State.NOT_TRIED, "there is no awk"), "home": (State.HELD, "")}
     assert sum("user" in names for names in one.tried) == 1, "once is enough"
     assert len(one.tried) == len(set(one.tried)) + one.tried.count(frozenset()) - 1, "nothing is built twice"
 
 
-def test_what_was_named_and_cannot_be_made_is_no_success(field: Callable[[Act], Field], tmp_path: Path) -> None:
+def test_what_cannot_be_made_is_no_success(field: Callable[[Act], Field], tmp_path: Path) -> None:
     found = run_of(field(dropping("home")), tmp_path, named="home")
     assert found.missed == ("home",) and not found.held
+
+    def clean(request: TargetRequest) -> dict[str, str]:
+        return dict.fromkeys(dropping("home")(request), "usual")
+
+    found = run_of(field(clean), tmp_path / "clean")
+    assert found.missed == ("home",) and not found.causes and not found.held, "nor in a run that named nothing"
+
+
+def test_what_a_group_asked_for_and_cannot_work_is_no_success(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    one = field(lambda request: {"x": "usual"})
+    bed = one.builder.bed
+    request = VaryRequest(descriptor=tmp_path / "pkg.yml", options=Options(), workspace=bed.aside.of,
+                          backend=bed.backend, chosen=choose("umask,user,cpu"), asked=frozenset({"cpu", "user"}))
+    found = _Run(request, bed, {"cpu": "it takes a virtual machine"}).outcome()
+    assert found.missed == ("cpu",) and not found.held
+    bed.aside.renew(bed.backend)
+    assert _Run(replace(request, asked=frozenset({"user"})), bed, {"cpu": "it takes one"}).outcome().held
 
     def act(request: TargetRequest) -> dict[str, str]:
         if names_of(request):
@@ -258,7 +275,8 @@ def test_a_variation_with_which_guests_break_down_is_not_tried(field: Callable[[
     found = run_of(field(act), tmp_path)
     told = {tried.name: (tried.state, tried.why) for tried in found.variations}
     assert told["home"] == (State.NOT_TRIED, "a guest with it breaks down: The guest did not start.")
-    assert told["user"][0] is State.HELD and told["umask"][0] is State.HELD and found.held and not found.causes
+    assert told["user"][0] is State.HELD and told["umask"][0] is State.HELD
+    assert found.missed == ("home",) and not found.causes and not found.held
 
 
 def test_trouble_of_the_host_is_no_finding(field: Callable[[Act], Field], tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ _UNCHECKED = ("NO KEY", "MISSING SIGNATURE", "EXPIRED KEY")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """The options that say it. ``like`` is a path, or a signer's name; ``release`` and ``destination`` say where that
-    signer's assertion is."""
+    signer's assertion is. ``option`` is how messages call the option before its value."""
 
     like: str | None
     environment: Path | None
     release: str | None = None
     destination: Path | None = None
+    option: str = "--like "
 
     def check(self) -> None:
         """Raises UsageError for options that do not go together."""
@@ -36,6 +37,11 @@ class Reference:
         if self.like is None and (self.release is not None or self.destination is not None):
             raise UsageError("--release and --destination say where a signer's assertion is, and --like names none.",
                              hint="For example: gbuild --like SIGNER --release 1.0 DESCRIPTOR")
+
+    @property
+    def takes_release(self) -> bool:
+        """Whether --release and --destination go with the option: 'packages=FILE' has none."""
+        return not self.option.endswith("=")
 
     @property
     def given(self) -> bool:
@@ -72,8 +78,8 @@ class Reference:
             return self.like, report
         if "/" in self.like or not self.like:
             raise UsageError(f"There is no file '{self.like}'.",
-                             hint="--like names a report, an assertion, or a signer.")
-        origin, report = _signers(self.like, self.release, self.destination, descriptor, workspace)
+                             hint=f"{self.option.strip(' =')} names a report, an assertion, or a signer.")
+        origin, report = _signers(self, descriptor, workspace)
         check_record(origin, report)
         return origin, report
 
@@ -97,8 +103,7 @@ def _keep(path: Path, workspace: Workspace) -> None:
         progress.say(f"'{path.name}' is kept as 'result/{kept.name}'; the rebuild writes a new one.")
 
 
-def _signers(signer: str, release: str | None, destination: Path | None, descriptor: Path,
-             workspace: Workspace) -> tuple[str, Report]:
+def _signers(asked: Reference, descriptor: Path, workspace: Workspace) -> tuple[str, Report]:
     """A signer's assertion, whose signature is checked if there is a key for it. Raises UsageError."""
     from gitian.cli import gverify
     from gitian.errors import UsageError
@@ -106,10 +111,13 @@ def _signers(signer: str, release: str | None, destination: Path | None, descrip
     from gitian.host import progress
     from gitian.sigs import survey, tree, verify
 
+    assert asked.like is not None
+    signer, release, option = asked.like, asked.release, asked.option
     name = Identity.read(descriptor).name
-    place = destination if destination is not None else workspace.sigs / name
-    hint = "--like names a report, an assertion, or a signer; --release and --destination say where the latter's " \
-           "assertion is."
+    place = asked.destination if asked.destination is not None else workspace.sigs / name
+    hint = f"{option.strip(' =')} names a report, an assertion, or a signer."
+    if asked.takes_release:
+        hint = f"{hint.rstrip('.')}; --release and --destination say where the latter's assertion is."
     with gverify.tree_of(place, None) as where:
         if release is None:
             try:
@@ -123,7 +131,8 @@ def _signers(signer: str, release: str | None, destination: Path | None, descrip
                 raise UsageError(f"'{signer}' is no file, and no signer of '{name}' in '{place}'.", hint=hint)
             if len(found) > 1:
                 raise UsageError(f"'{signer}' has signed several releases of '{name}': {', '.join(found[-10:])}.",
-                                 hint=f"Say which one is meant: --release {found[-1]}")
+                                 hint=f"Say which one is meant: --release {found[-1]}" if asked.takes_release else
+                                 f"Say which one is meant: {option}{place / found[-1] / path}")
             release = found[0]
         gverify.check_release(release)
         with gverify.prepare(where, keyrings=(), only_keyring=False, require=1, policy_file=None, compare_to=None,
@@ -136,7 +145,7 @@ def _signers(signer: str, release: str | None, destination: Path | None, descrip
             if not outcome.valid:
                 if outcome.outcome.value not in _UNCHECKED:
                     raise UsageError(f"The assertion of '{signer}' is not to be built from: {words}.",
-                                     hint=f"See 'gverify -r {release} {descriptor}'. A file is taken as it is: --like "
-                                          f"{place / outcome.path}")
+                                     hint=f"See 'gverify -r {release} {descriptor}'. A file is taken as it is: "
+                                          f"{option}{place / outcome.path}")
                 progress.warn(f"The signature of '{signer}' does not count: {words}.")
             return str(place / outcome.path), outcome.assertion.report

@@ -72,38 +72,38 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     from gitian.cli.backends import choose_backend
     from gitian.errors import UsageError
     from gitian.host import progress
-    from gitian.host.workspace import Workspace, write_atomically
+    from gitian.host.workspace import Workspace, give_to_caller, write_atomically
     from gitian.plan import Options, parse_assignments
     from gitian.vary import variations
     from gitian.vary.budget import Budget
     from gitian.vary.run import VaryRequest, prospects, vary
 
+    pair = _pair(words, html, listed, more)
+    names, peer = _packages(words)
+    chosen = variations.choose(names)
     if descriptor is None:
         if not listed:
             raise UsageError("Which descriptor? None was given.", hint="Try: gitian vary DESCRIPTOR")
         for line in vary_text.listing(None, as_json=as_json):
             click.echo(line)
         return
-    if html is not None and not html.absolute().parent.is_dir():  # better now than after all the builds
-        raise UsageError(f"There is no directory for the page '{html}'.", hint="Make it first.")
+    workspace = Workspace.locate(directory, os.environ)
+    if html is not None:
+        _check_page(html, workspace)  # better now than after all the builds
     progress.set_quiet(quiet)
     environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
-    names, peer = _packages(words)
     options = Options(
         commits=parse_assignments(more["commits"], "-c/--commit"), urls=parse_assignments(more["urls"], "-u/--url"),
         allow_sudo=more["allow_sudo"], num_make=more["num_make"], memory=more["memory"], quiet=quiet,
         skip_fetch=more["skip_fetch"], layers=not more["no_layers"], offline=more["offline"],
         no_network=more["no_network"], cache_read_only=True)
-    chosen = variations.choose(names)
     limit = Budget.parse(budget) if budget is not None else None
-    workspace = Workspace.locate(directory, os.environ)
     if listed:
         for line in vary_text.listing(prospects(VaryRequest(
                 descriptor=descriptor, options=options, workspace=workspace, target=more["target"],
                 backend=choose_backend(backend, environment), chosen=variations.choose("all"))), as_json=as_json):
             click.echo(line)
         return
-    pair = _pair(words, html, more)
     if pair is not None:
         from gitian.cli.vary_between import BetweenOptions, between
 
@@ -118,10 +118,11 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
         outcome = vary(VaryRequest(
             descriptor=descriptor, options=options, workspace=workspace, environment=environment, chosen=chosen,
             backend=choose_backend(backend, environment), target=more["target"], repeats=more["repeat"], budget=limit,
-            named=frozenset(word.strip() for word in names.split(",")) & set(variations.VARIATIONS), wanted=wanted,
+            named=variations.named(names), asked=variations.asked(names), wanted=wanted,
             reports=None if more["no_diffoscope"] else more["reports"] or workspace.var / "vary" / "diffoscope"))
     text = json_text(vary_text.document(outcome))
-    write_atomically(workspace.var / "vary" / "report.json", f"{text}\n".encode())
+    write_atomically(report := workspace.var / "vary" / "report.json", f"{text}\n".encode())
+    give_to_caller(report, environment)
     if as_json:
         click.echo(text)
     else:
@@ -131,17 +132,32 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
         from gitian.cli import vary_html
 
         write_atomically(html, vary_html.page(outcome).encode())
+        give_to_caller(html, environment)
     _say_whether(outcome)
 
 
-def _pair(words: tuple[str, ...], html: Path | None, more: dict[str, Any]) -> tuple[str, str] | None:
+def _check_page(html: Path, workspace: Workspace) -> None:
+    """Raises UsageError: a page cannot be written there, or would not stay there."""
+    from gitian.errors import UsageError
+
+    place = html.absolute().parent
+    if not place.is_dir():
+        raise UsageError(f"There is no directory for the page '{html}'.", hint="Make it first.")
+    if place.resolve().is_relative_to((workspace.var / "vary").resolve()):
+        raise UsageError(f"The page '{html}' would lie in '{workspace.var / 'vary'}', which each run empties.",
+                         hint="Choose another place.")
+
+
+def _pair(words: tuple[str, ...], html: Path | None, listed: bool, more: dict[str, Any]) -> tuple[str, str] | None:
     """What --between names. Raises UsageError for options that do not go together."""
     from gitian.errors import UsageError
 
     pair: tuple[str, str] | None = more["pair"]
     if pair is None and (more["release"] is not None or more["destination"] is not None):
         raise UsageError("--release and --destination say where signers' assertions are, and --between names none.")
-    for name, given in (("--vary", words), ("--html", html), ("--diffoscope", more["reports"])):
+    repeats = click.get_current_context().get_parameter_source("repeat") is not click.core.ParameterSource.DEFAULT
+    for name, given in (("--vary", words), ("--html", html), ("--diffoscope", more["reports"]), ("--list", listed),
+                        ("--repeat", repeats)):
         if pair is not None and given:
             raise UsageError(f"{name}: with --between nothing is varied but the packages.",
                              hint="Leave one of the two out.")
@@ -167,20 +183,22 @@ def _packages(words: tuple[str, ...]) -> tuple[str, str | None]:
 def _wanted(peer: str | None, descriptor: Path, workspace: Workspace, places: PlaceOptions,
             environment: dict[str, str], *, offline: bool) -> Wanted | None:
     """The environment that 'packages=FILE' names; the inputs are not held to anything. Raises UsageError."""
-    from dataclasses import replace
-
+    from gitian.build.exact import Wanted
     from gitian.cli.reference import Reference
     from gitian.errors import UsageError
+    from gitian.formats.environment import EnvironmentFile, of_report
 
     if peer is None:
         if places.given:
             raise UsageError("--debs, --snapshot and --snapshot-time: there is no environment to be had.",
                              hint="Name one: --vary packages=REPORT.")
         return None
-    is_file = peer.endswith(".json")
-    reference = Reference(like=None if is_file else peer, environment=Path(peer) if is_file else None, release=None,
-                          destination=None)
-    return replace(reference.wanted(descriptor, workspace, places.places(environment, offline=offline)), like=None)
+    if peer.endswith(".json"):
+        origin, environments = peer, EnvironmentFile.read(Path(peer)).environments
+    else:  # not 'wanted', which keeps a report that a rebuild is about to replace: nothing is replaced here
+        origin, report = Reference(like=peer, environment=None, option="packages=").record(descriptor, workspace)
+        environments = of_report(report, source=origin)
+    return Wanted(origin=origin, environments=environments, places=places.places(environment, offline=offline))
 
 
 def _say_whether(outcome: Outcome) -> None:
@@ -189,7 +207,7 @@ def _say_whether(outcome: Outcome) -> None:
     from gitian.host import progress
     from gitian.vary.outcome import State
 
-    count = len(outcome.manifest)
+    count = outcome.outputs
     if outcome.held:
         tried = sum(1 for one in outcome.variations if one.state is not State.NOT_TRIED)
         progress.say(f"Held: all {count} outputs stayed the same under {tried} variations.")

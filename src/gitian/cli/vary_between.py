@@ -65,7 +65,7 @@ def _side(name: str, asked: BetweenOptions, descriptor: Path, workspace: Workspa
 
     signer = not Path(name).is_file()
     reference = Reference(like=name, environment=None, release=asked.release if signer else None,
-                          destination=asked.destination if signer else None)
+                          destination=asked.destination if signer else None, option="--between ")
     origin, report = reference.record(descriptor, workspace)
     return Side(origin=origin, report=report)
 

@@ -67,7 +67,7 @@ def _pieces(outcome: Outcome) -> Iterator[str]:
            '<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
            f"<title>{heading}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{heading}</h1>\n")
     word = '<strong class="ok">Held</strong>' if outcome.held else '<strong class="bad">Not held</strong>'
-    yield (f"<p>{word}: {len(outcome.differing)} of {len(outcome.manifest)} outputs differ. {outcome.builds} builds of "
+    yield (f"<p>{word}: {len(outcome.differing)} of {outcome.outputs} outputs differ. {outcome.builds} builds of "
            f"{text(', '.join(outcome.targets))} under {text(outcome.backend.upper())} in {outcome.seconds / 60:.1f} "
            f'minutes. <span class="soft">{time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}</span></p>\n')
     if outcome.unfinished is not None:

@@ -36,8 +36,8 @@ def listing(why: Mapping[str, str] | None, *, as_json: bool) -> Iterator[str]:
         return
     rows: list[tuple[str, ...]] = [("NAME", "GROUP", "BACKENDS", "WHAT CHANGES")]
     for one in VARIATIONS.values():
-        usual = "" if one.usual else " (only when it is named)"
-        rows.append((one.name, one.group, "KVM" if one.backends == {"kvm"} else "KVM, LXC", one.what + usual))
+        usual = "" if one.usual else " (only when it is named)" if one.backends else " (never: use --repeat)"
+        rows.append((one.name, one.group, ", ".join(sorted(map(str.upper, one.backends))) or "-", one.what + usual))
         if why is not None and one.name in why:
             rows[-1] = (*rows[-1][:3], f"does not work here: {plain(why[one.name])}")
     yield from _table(rows)

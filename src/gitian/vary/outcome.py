@@ -109,6 +109,11 @@ class Outcome:
                 and not any(tried.state in BAD for tried in self.variations))
 
     @property
+    def outputs(self) -> int:
+        """How many there are: those of the usual build, and those that only others have."""
+        return len({*self.manifest, *self.differing})
+
+    @property
     def differing(self) -> tuple[str, ...]:
         """All outputs that are known to differ."""
         return tuple(sorted({one.path for found in (*self.causes, *([self.random] if self.random else []))

@@ -41,8 +41,9 @@ class VaryRequest:
     """A descriptor, and in what its build is to be varied, in a workspace that the caller has locked.
 
     ``named`` are the variations that were asked for by their own names: where one of them cannot work, nothing is
-    begun. ``target`` is the label of the only one to build. ``wanted`` is the environment for the variation of
-    packages. ``reports`` is the directory for diffoscope's; None: it is not asked.
+    begun. Of ``asked``, by groups too, all have to be tried. ``target`` is the label of the only one to build.
+    ``wanted`` is the environment for the variation of packages. ``reports`` is the directory for
+    diffoscope's; None: it is not asked.
     """
 
     descriptor: Path
@@ -52,6 +53,7 @@ class VaryRequest:
     environment: Mapping[str, str] = field(default_factory=dict)
     chosen: tuple[Variation, ...] = field(default_factory=lambda: variations.choose(None))
     named: Names = frozenset()
+    asked: Names = frozenset()
     target: str | None = None
     repeats: int = 1
     budget: Budget | None = None
@@ -272,7 +274,7 @@ class _Run:
             if built.number not in kept:
                 remove_tree(built.outputs.place)
         tried = tuple(self._tried(entry, usual, told, same, found) for entry in self.request.chosen)
-        unknown = [one.name for one in tried if one.state is State.NOT_TRIED and one.name not in self.why]
+        missed = {*builder.dropped, *self.broken} | self.request.asked & set(self.why)
         return Outcome(
             name=self.bed.plan.name, backend=self.bed.backend.name,
             targets=tuple(target.label for target in self.bed.plan.targets), manifest=usual.outputs.digests,
@@ -280,7 +282,7 @@ class _Run:
                 variations=(), differences=chance, fails=failure, log=chanced.log if chanced is not None else None)
             if chance or failure is not None else None,
             causes=told, variations=tried,
-            missed=tuple(name for name in unknown if name in self.request.named or len(unknown) == len(self.names)),
+            missed=tuple(one.name for one in tried if one.name in missed),
             builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
             unfinished=found.unfinished, left=tuple(
                 f"{listed(one.outputs) if one.fails is None else 'a failure'}: something among "

@@ -95,7 +95,7 @@ VARIATIONS: Mapping[str, Variation] = _table(
     Variation(name="kernel", group="machine", backends=_KVM, implies=frozenset({"cold"}),
               what="the kernel: that of another base image"),
     Variation(name="cold", group="machine", backends=_KVM, what="a machine that boots, in place of one that goes on"),
-    Variation(name="seed", group="machine", usual=False, what="random numbers"),
+    Variation(name="seed", group="machine", usual=False, backends=frozenset(), what="random numbers"),
     Variation(name="upgrade", group="packages", usual=False, what="packages: upgraded to what the archive has now"),
     Variation(name="packages", group="packages", usual=False,
               what="packages: those of a peer's report (packages=FILE)"),
@@ -125,6 +125,21 @@ def choose(text: str | None) -> tuple[Variation, ...]:
     return tuple(entry for name, entry in VARIATIONS.items() if name in chosen)
 
 
+def named(text: str | None) -> frozenset[str]:
+    """The variations that ``--vary TEXT`` asks for by their own names. Raises UsageError."""
+    words = {word.strip() for word in (text or "").split(",")}
+    return frozenset(entry.name for entry in choose(text) if entry.name in words)
+
+
+def asked(text: str | None) -> frozenset[str]:
+    """Those that it asks for by their names or their groups' ones; of a group, the usual ones. Raises UsageError.
+
+    'all' asks for whatever works.
+    """
+    words = {word.strip() for word in (text or "").split(",")} - set(VARIATIONS)
+    return named(text) | {entry.name for entry in choose(text) if entry.usual and entry.group in words}
+
+
 def _named(word: str, usual: Iterable[str]) -> set[str]:
     if word == "all":
         return set(VARIATIONS)
@@ -141,6 +156,8 @@ def _named(word: str, usual: Iterable[str]) -> set[str]:
 
 def available(variation: Variation, setting: Setting) -> str:
     """Why a variation cannot work here, in words that end a sentence; '' when it can."""
+    if variation.name == "seed":
+        return "every build has random numbers of its own already: repeat it with --repeat"
     if variation.name == "usrmerge":
         if setting.suite not in _UNMERGED:
             return f"{setting.suite} allows no other way: its /bin and /lib are always links into /usr"
@@ -148,8 +165,6 @@ def available(variation: Variation, setting: Setting) -> str:
             return "in a container's overlay directories cannot be merged: it takes a virtual machine (KVM)"
     if setting.backend not in variation.backends:
         return "a container has the host's: it takes a virtual machine (KVM)"
-    if variation.name == "seed":
-        return "every build has random numbers of its own already: repeat it with --repeat"
     if variation.name == "packages":
         return "it takes an environment: 'packages=FILE'"
     if variation.name == "kernel" and _other_kernel(setting) is None:
@@ -176,11 +191,6 @@ def implications(settings: Iterable[Setting]) -> dict[str, frozenset[str]]:
     every = tuple(settings)
     return {name: entry.implies.union(*(implied(entry, setting) for setting in every))
             for name, entry in VARIATIONS.items()}
-
-
-def left_out(chosen: Iterable[Variation], setting: Setting) -> dict[str, str]:
-    """Of these, the names of those that cannot work here, and why."""
-    return {entry.name: why for entry in chosen if (why := available(entry, setting))}
 
 
 def remarks(variation: Variation, setting: Setting) -> str:
