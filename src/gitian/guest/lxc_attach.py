@@ -158,6 +158,16 @@ def gone(what: str) -> GuestError:
                            "'var/target.log'.")
 
 
+def _ended(container: Container, status: int) -> bool:
+    """Whether a command that failed did so because its container ended.
+
+    What ends all of its processes ends the first one a moment later: a command that was killed waits for that moment.
+    """
+    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return process.wait_until(lambda: not container.alive(), _AFTERMATH)
+    return not container.alive()
+
+
 @contextlib.contextmanager
 def attached(container: Container, line: Sequence[str], what: str, *, stdin: bool, merged: bool = False
              ) -> Iterator[Attached]:
@@ -211,7 +221,7 @@ def pipe(container: Container, line: Sequence[str], *, what: str, stdin: Callabl
         for name, data in _pump(one, None, None):
             (stdout if name == "stdout" else stderr)(data)
         status = one.popen.returncode
-    if status != 0 and not container.alive():
+    if status != 0 and _ended(container, status):
         raise gone(what)
     return status if status >= 0 else 128 - status
 
@@ -244,7 +254,7 @@ def run(container: Container, line: Sequence[str], *, what: str, input: bytes | 
                 raise GuestError(f"The guest said more than {limit} bytes while {what}.")
             pieces[name].append(data)
         status = one.popen.returncode
-    if status != 0 and not container.alive():
+    if status != 0 and _ended(container, status):
         raise gone(what)
     return Result(status=status if status >= 0 else 128 - status, stdout=b"".join(pieces["stdout"]),
                   stderr=b"".join(pieces["stderr"]))
