@@ -25,6 +25,8 @@ from gitian.host.process import ProcessIdentity
 
 #: After a command has ended, something it started may hold its output open: so long do we wait for more (seconds).
 _AFTERMATH = 5.0
+#: From the end of a container's other processes to that of its first one, on a busy machine (seconds).
+_DYING = 2.0
 #: A tar in the guest that moves no byte for so long hangs (seconds).
 STALL = 900.0
 _PIECE = 65536
@@ -164,7 +166,7 @@ def _ended(container: Container, status: int) -> bool:
     What ends all of its processes ends the first one a moment later: a command that was killed waits for that moment.
     """
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return process.wait_until(lambda: not container.alive(), _AFTERMATH)
+        return process.wait_until(lambda: not container.alive(), _DYING)
     return not container.alive()
 
 
