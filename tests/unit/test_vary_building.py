@@ -163,8 +163,9 @@ class Guest:
         return Result(status=self.status)
 
 
-def ran(one: Field, guest: Guest, changes: Changes) -> int:
-    request = replace(one.builder._request(1, one.builder.bed.plan.targets[0], changes.names), changes=changes)
+def ran(one: Field, guest: Guest, changes: Changes, patience: float | None = None) -> int:
+    request = replace(one.builder._request(1, one.builder.bed.plan.targets[0], changes.names), changes=changes,
+                      patience=patience)
     with Log(request.workspace.var / "build.log") as log:
         return run_varied(cast(Any, guest), request, changes, PurePosixPath("/script"), log)
 
@@ -172,10 +173,10 @@ def ran(one: Field, guest: Guest, changes: Changes) -> int:
 def test_a_script_that_does_not_end_fails(field: Callable[[Act], Field]) -> None:
     one = field(lambda request: {})
     with pytest.raises(HangError, match="did not end") as raised:
-        ran(one, Guest(status=None, says=b"still here\n", seen=b"ready\nprobe umask\n 22\n"), Changes(patience=0.01))
+        ran(one, Guest(status=None, says=b"still here\n", seen=b"ready\nprobe umask\n 22\n"), Changes(), 0.01)
     assert "still here" in str(raised.value)
     assert next(one.builder.bed.aside.var.glob("probe-*")).read_bytes() == b"probe umask\n 22\n", "it had begun"
-    assert ran(one, Guest(status=3), Changes(patience=60)) == 3
+    assert ran(one, Guest(status=3), Changes(), 60) == 3
 
 
 def test_varied_builds_get_a_multiple_of_the_usual_time_and_the_usual_one_all_it_wants(
@@ -183,8 +184,7 @@ def test_varied_builds_get_a_multiple_of_the_usual_time_and_the_usual_one_all_it
     given: list[float | None] = []
 
     def act(request: TargetRequest) -> dict[str, str]:
-        assert request.changes is not None
-        given.append(request.changes.patience)
+        given.append(request.patience)
         if "umask" in names_of(request):
             raise HangError("The script did not end.")
         return {"x": "usual"}
@@ -206,9 +206,35 @@ def test_a_build_that_the_budget_ends_is_no_finding(field: Callable[[Act], Field
     assert not found.causes and not found.held
 
 
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_budget_of_time_bounds_builds_as_usual_too(field: Callable[[Act], Field], tmp_path: Path, at: int) -> None:
+    """The second as usual is the repeat, the third would show what is random after all."""
+    given: list[float | None] = []
+
+    def act(request: TargetRequest) -> dict[str, str]:
+        if not names_of(request):
+            given.append(request.patience)
+            if len(given) == at:
+                raise HangError("The script did not end.")
+        return {"x": "varied" if "umask" in names_of(request) else "usual"}
+
+    found = run_of(field(act), tmp_path, Budget(minutes=5))
+    assert given[0] is None and all(patience is not None and patience <= 300 for patience in given[1:])
+    assert found.unfinished is not None and "spent while it built" in found.unfinished and not found.held
+    assert found.random is None, "it has not failed"
+
+
+def test_messages_name_logs_from_the_workspace(field: Callable[[Act], Field], tmp_path: Path) -> None:
+    builder = field(lambda request: {}).builder
+    request = builder._request(1, builder.bed.plan.targets[0], frozenset())
+    assert request.told(request.workspace.var / "build-1-x.log") == "var/vary/build-1-x.log"
+    own = Workspace(root=tmp_path, image_directory=tmp_path)
+    assert replace(request, workspace=own).told(own.var / "build.log") == "var/build.log"
+
+
 def test_the_step_at_which_the_wrapper_has_ended_names_the_variations(field: Callable[[Act], Field]) -> None:
     one = field(lambda request: {})
-    changes = Changes(names=frozenset({"home", "user"}), patience=60)
+    changes = Changes(names=frozenset({"home", "user"}))
     with pytest.raises(NotVariedError) as raised:
         ran(one, Guest(status=1, seen=b"step user clock\n", says=b"awk: no\n\n"), changes)
     assert raised.value.names == {"user"}, "of those that were on"

@@ -35,7 +35,7 @@ class Changes:
     ``wrapper`` is a bash script for root in the guest that makes the changes and then runs probe and build script as
     the guest's user, and puts everything back: 'bash WRAPPER PROBE SEEN SCRIPT setarch WORD...'. ``probe`` is the body
     of a script that prints what the build script is going to see. ``setarch`` are further options of setarch.
-    ``machine`` is for KVM alone. ``patience`` is how long it may take (seconds).
+    ``machine`` is for KVM alone.
     """
 
     names: frozenset[str] = frozenset()
@@ -44,4 +44,3 @@ class Changes:
     probe: bytes = b""
     setarch: tuple[str, ...] = ()
     machine: MachineChanges | None = None
-    patience: float | None = None

@@ -104,10 +104,10 @@ def _known_hashes(image: BaseImage) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _logged(title: str, log: Log) -> Iterator[None]:
+def _logged(title: str, request: TargetRequest, log: Log) -> Iterator[None]:
     """A step whose failure shows the end of its log and where the whole of it lies."""
     log.note(title)
-    with progress.step(f"{title} (log in var/{log.path.name})"):
+    with progress.step(f"{title} (log in {request.told(log.path)})"):
         yield
 
 
@@ -121,22 +121,22 @@ def _install(guest: Guest, request: TargetRequest, log: Log, record: Callable[[F
     """Install what the descriptor asks for, in the order of the classic (COMPAT, 'In the guest')."""
     descriptor, supply = request.plan.descriptor, _supply(request)
     if descriptor.repositories:
-        with _logged("Adding repositories to the sources list", log):
+        with _logged("Adding repositories to the sources list", request, log):
             lines = "".join(f"{repository.source}\n" for repository in descriptor.repositories)
             _as_root(guest, ["tee", "-a", "/etc/apt/sources.list"], log, input=lines.encode())
-    with _logged("Updating apt-get repository", log):
+    with _logged("Updating apt-get repository", request, log):
         _apt_update(guest, log)
     if descriptor.packages:
-        with _logged("Installing additional packages", log):
+        with _logged("Installing additional packages", request, log):
             _apt(guest, ["install", "--", *descriptor.packages], log, supply, record)
     for repository in descriptor.repositories:
-        with _logged(f"Installing additional packages from repository {repository.distribution}", log):
+        with _logged(f"Installing additional packages from repository {repository.distribution}", request, log):
             _apt(guest, ["-t", repository.distribution, "install", "--", *repository.packages], log, supply, record)
 
 
 def _add_architectures(guest: Guest, request: TargetRequest, log: Log) -> None:
     if request.plan.descriptor.multiarch:
-        with _logged("Adding multiarch support", log):
+        with _logged("Adding multiarch support", request, log):
             for architecture in request.plan.descriptor.multiarch:
                 _as_root(guest, ["dpkg", "--add-architecture", architecture], log)
 
@@ -144,7 +144,7 @@ def _add_architectures(guest: Guest, request: TargetRequest, log: Log) -> None:
 def _set_alternatives(guest: Guest, request: TargetRequest, log: Log) -> None:
     descriptor = request.plan.descriptor
     if descriptor.alternatives:
-        with _logged("Set alternatives", log):
+        with _logged("Set alternatives", request, log):
             for alternative in descriptor.alternatives:
                 _as_root(guest, ["update-alternatives", "--set", alternative.package, alternative.path], log)
 
@@ -153,7 +153,7 @@ def _upgrade(guest: Guest, request: TargetRequest, log: Log, record: Callable[[F
     """Upgrade the whole guest: the first time, and whenever it is asked for."""
     upgraded = guest.run(["test", "-e", _UPGRADED], user="root", check=False).status == 0
     if request.plan.options.upgrade or not upgraded:
-        with _logged("Upgrading system, may take a while", log):
+        with _logged("Upgrading system, may take a while", request, log):
             _apt(guest, ["dist-upgrade"], log, _supply(request), record)
             _as_root(guest, ["mkdir", "-p", str(PurePosixPath(_UPGRADED).parent)], log)
             _as_root(guest, ["touch", _UPGRADED], log)

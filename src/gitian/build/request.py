@@ -27,7 +27,8 @@ class TargetRequest:
     ``state`` is the directory whose var/ keeps the guest's state; logs are named with ``log_suffix``. With ``exact``,
     the image holds that environment's packages already, and nothing else is to be installed; ``fetched`` is what was
     fetched for it. ``changes`` make it another build than the usual one (gitian vary).
-    With ``ready``, the guest starts from that layer, and nothing is asked or made anew.
+    With ``ready``, the guest starts from that layer, and nothing is asked or made anew. ``patience`` is how long the
+    script may take (seconds).
     """
 
     plan: BuildPlan
@@ -45,6 +46,12 @@ class TargetRequest:
     fetched: tuple[Fetched, ...] = ()
     changes: Changes | None = None
     ready: Prepared | None = None
+    patience: float | None = None
+
+    def told(self, path: Path) -> str:
+        """How messages name a file of the workspace: from the user's own, whose inputs these are."""
+        own = self.workspace.inputs.parent
+        return str(path.relative_to(own) if path.is_relative_to(own) else path)
 
     @property
     def source_lines(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from gitian.build.layer import Prepared
 from gitian.build.log import Log
 from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.build.script import build_script
-from gitian.build.varied import run_varied
+from gitian.build.varied import run_script, run_varied
 from gitian.errors import BuildError, GuestError
 from gitian.guest.isolation import check_isolation
 from gitian.guest.protocol import HOST_ADDRESS, Guest, Limits, StoppableGuest
@@ -88,11 +88,11 @@ def _run_script(guest: Guest, request: TargetRequest) -> None:
     """Send the script as a file and run it with empty standard input. Raises BuildError; GuestError: the network is
     there."""
     workspace, target = request.workspace, request.target
-    with progress.step(f"Creating build script (var/build-script{request.log_suffix})"):
+    local = workspace.var / f"build-script{request.log_suffix}"
+    with progress.step(f"Creating build script ({request.told(local)})"):
         changes = request.changes or Changes()
         script = build_script(request.plan, target, reference_datetime=request.inputs.reference_datetime,
                               changes=changes.script)
-        local = workspace.var / f"build-script{request.log_suffix}"
         write_atomically(local, script)
         guest.put(local, _SCRIPT, user="root")
     with Log(workspace.var / f"build{request.log_suffix}.log", echo=request.echo) as log:
@@ -101,12 +101,11 @@ def _run_script(guest: Guest, request: TargetRequest) -> None:
                 for line in check_isolation(guest, host_address=request.environment.get("GITIAN_HOST_IP")
                                             or HOST_ADDRESS):
                     log.note(line)
-        with progress.step(f"Running build script (log in var/{log.path.name})"):
+        with progress.step(f"Running build script (log in {request.told(log.path)})"):
             if request.changes is not None:
                 status = run_varied(guest, request, request.changes, _SCRIPT, log)
             else:
-                status = guest.run(["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], output=log,
-                                   check=False).status
+                status = run_script(guest, request, ["setarch", target.setarch, "bash", "-x", str(_SCRIPT)], log)
             if status != 0:
                 raise BuildError(
                     f"The script of '{request.plan.descriptor.name}' failed with status {status} for "

@@ -38,18 +38,11 @@ def run_varied(guest: Guest, request: TargetRequest, changes: Changes, script: P
     words = ["setarch", request.target.setarch, *changes.setarch]
     _send(guest, request, "vary-wrapper", changes.wrapper, WRAPPER)
     hangs: HangError | None = None
-    began = time.monotonic()
     try:
-        status = guest.run(["bash", str(WRAPPER), str(PROBE), str(SEEN), str(script), *words], user="root", output=log,
-                           check=False, timeout=changes.patience).status
-    except GuestError as error:
-        if changes.patience is None or time.monotonic() - began < changes.patience:
-            raise
-        status, hangs = 1, HangError(
-            f"The script of '{request.plan.descriptor.name}' did not end within {changes.patience / 60:.0f} minutes "
-            f"for {request.target.label}. The last lines of its log:" + "\n  ".join(["", *log.tail()]),
-            hint=f"The whole log is in '{log.path}'.")
-        hangs.__cause__ = error
+        status = run_script(guest, request, ["bash", str(WRAPPER), str(PROBE), str(SEEN), str(script), *words], log,
+                            user="root")
+    except HangError as error:
+        status, hangs = 1, error
     try:
         said = guest.run(["head", "-c", str(SEEN_LIMIT), str(SEEN)], user="root", check=False, limit=SEEN_LIMIT,
                          timeout=_MOMENT).stdout
@@ -69,6 +62,20 @@ def run_varied(guest: Guest, request: TargetRequest, changes: Changes, script: P
                              why="the build does not fit into half of its memory (-m)",
                              hint=f"The whole log is in '{log.path}'.")
     return status
+
+
+def run_script(guest: Guest, request: TargetRequest, command: list[str], log: Log, *, user: str | None = None) -> int:
+    """Run what runs the script; its status. Raises HangError (the request's patience has ended), GuestError."""
+    began = time.monotonic()
+    try:
+        return guest.run(command, user=user, output=log, check=False, timeout=request.patience).status
+    except GuestError as error:
+        if request.patience is None or time.monotonic() - began < request.patience:
+            raise
+        raise HangError(
+            f"The script of '{request.plan.descriptor.name}' did not end within {request.patience / 60:.0f} minutes "
+            f"for {request.target.label}. The last lines of its log:" + "\n  ".join(["", *log.tail()]),
+            hint=f"The whole log is in '{log.path}'.") from error
 
 
 def _refuse(said: bytes, changes: Changes, log: Log) -> NoReturn:

@@ -219,10 +219,9 @@ class Builder:
         """How long a script that is about to run may take (seconds)."""
         if self.reference is None:
             return None
-        usual = _PATIENCE * self.reference.seconds + _AT_LEAST
-        left = None if self._within is None else max(1.0, self._within - (time.monotonic() - self._began))
-        self._cut = left is not None and left < usual
-        return usual if left is None else min(usual, left)
+        left = None if self._within is None else self._within - (time.monotonic() - self._began)
+        patience, self._cut = patience_with(self.reference.seconds, left)
+        return patience
 
     def _request(self, number: int, target: Target, varied: Names) -> TargetRequest:
         bed, label = self.bed, target.label
@@ -231,9 +230,8 @@ class Builder:
         return TargetRequest(
             plan=bed.plan, target=target, image=base.image, exact=base.exact, inputs=bed.inputs, workspace=bed.aside,
             backend=bed.backend, environment=bed.environment, state=bed.aside.guests, log_suffix=f"-{number}-{label}",
-            changes=replace(changes_for(varied - {PACKAGES}, bed.settings[label], _SEED, probed=bed.can[label]),
-                            patience=self._patience()),
-            ready=self._ready.get((label, elsewhere)))
+            changes=changes_for(varied - {PACKAGES}, bed.settings[label], _SEED, probed=bed.can[label]),
+            patience=self._patience(), ready=self._ready.get((label, elsewhere)))
 
     def _check_environment(self, outcome: TargetOutcome, varied: Names) -> None:
         """All builds start from the same packages. Raises EnvironmentUnavailableError."""
@@ -255,6 +253,15 @@ class Builder:
         except FileNotFoundError:
             return Seen(label=target.label, varied=varied)
         return Seen(label=target.label, varied=varied, answers=parse_probe(data), circumstances=circumstances(data))
+
+
+def patience_with(usual: float | None, left: float | None) -> tuple[float | None, bool]:
+    """How long a script may take (seconds; None: as long as it wants), when one that does as it should has taken
+    ``usual`` and a budget has ``left`` so much; and whether that is the budget's word."""
+    longest = None if usual is None else _PATIENCE * usual + _AT_LEAST
+    if left is None or (longest is not None and longest <= left):
+        return longest, False
+    return max(1.0, left), True
 
 
 def prefix_of(plan: BuildPlan, label: str) -> str:

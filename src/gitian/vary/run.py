@@ -170,19 +170,22 @@ class _Run:
         #: Why guests with a variation break down; and with which others they do.
         self.broken: dict[str, str] = {}
         self.together: dict[str, str] = {}
+        #: Why a build that was to show what is random did not come to its end.
+        self.cut: str | None = None
 
     def outcome(self) -> Outcome:
         """Build, search, compare, judge."""
         builder = self.builder
-        usual = self._build(frozenset(), "The usual build", quiet=False)
+        with self.meter.building():
+            usual = builder.build(frozenset(), "The usual build", quiet=False)
         self.comparing = Comparing(self.bed, usual, self.request.reports, self.meter)
         for number in range(1, self.request.repeats + 1):
             if self.meter.exhausted() is None:
                 # Most times are written in seconds: a build within the same one would not show them.
                 time.sleep(max(0.0, _SECOND - usual.seconds))
-                self._build(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
-            if self.builder.built[-1].failed is not None:
-                progress.say("  it fails, though nothing is varied")
+                again = self._again(frozenset(), f"The usual build again, {number} of {self.request.repeats}")
+                if again is not None and again.failed is not None:
+                    progress.say("  it fails, though nothing is varied")
         found, told = Minimised(causes=(), left=(), unfinished=None, builds=0, results={}), -1
         # What is random may show late. What was built until then need not be built again.
         while len(random := self._random(usual)) > told:
@@ -196,7 +199,7 @@ class _Run:
             if not any(cause.outputs for cause in found.causes) or self.meter.exhausted() is not None:
                 break
             if builder.built[-1].names:
-                self._build(frozenset(), f"Build {len(builder.built) + 1}: as usual, to see whether it is as before")
+                self._again(frozenset(), f"Build {len(builder.built) + 1}: as usual, to see whether it is as before")
         for one in builder.built[1:]:
             for name, label in strayed(usual, one, self.bed.settings).items():
                 progress.warn(f"'{name}' of {label} was otherwise in build {one.number} ("
@@ -213,9 +216,17 @@ class _Run:
                     found.setdefault(path, one)
         return found
 
-    def _build(self, names: Names, title: str, *, quiet: bool = True) -> Built:
+    def _again(self, names: Names, title: str) -> Built | None:
+        """A build beside the search; None when the budget ended while it built."""
         with self.meter.building():
-            return self.builder.build(names, title, quiet=quiet)
+            try:
+                return self.builder.build(names, title, within=self.meter.seconds_left())
+            except HangError:
+                self.cut = self._spent()
+                return None
+
+    def _spent(self) -> str:
+        return f"The budget of {self.meter.budget} was spent while it built."
 
     def _tell(self, now: Progress) -> None:
         if now.news:
@@ -233,7 +244,7 @@ class _Run:
         try:
             built = self.builder.build(names, self.title, within=self.meter.seconds_left())
         except HangError:
-            raise Exhausted(f"The budget of {self.meter.budget} was spent while it built.") from None
+            raise Exhausted(self._spent()) from None
         if not built.names:  # of what cannot be made nothing differs; what did differ is random
             return Result()
         result = self._result(built)
@@ -284,7 +295,7 @@ class _Run:
             causes=told, variations=tried,
             missed=tuple(one.name for one in tried if one.name in missed),
             builds=len(builder.built), seconds=time.monotonic() - self.began, reference=usual.outputs.place,
-            unfinished=found.unfinished, left=tuple(
+            unfinished=found.unfinished or self.cut, left=tuple(
                 f"{listed(one.outputs) if one.fails is None else 'a failure'}: something among "
                 f"{', '.join(one.suspects)}" for one in found.left))
 
@@ -322,8 +333,8 @@ class _Run:
         while self.builder.makeable(alone) and sum(built.names == alone for built in self.builder.built) < 2:
             if self.meter.exhausted() is not None:
                 return set()
-            if self._build(alone, f"Build {len(self.builder.built) + 1}: what is random, without random "
-                                  "addresses").failed is not None:
+            built = self._again(alone, f"Build {len(self.builder.built) + 1}: what is random, without random addresses")
+            if built is None or built.failed is not None:
                 return set()
         twice = [built.outputs.digests for built in self.builder.built if built.names == alone][:2]
         return {path for path in random if len(twice) == 2 and path in twice[0]
