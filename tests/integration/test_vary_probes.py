@@ -113,14 +113,69 @@ def test_a_build_that_does_not_fit_into_memory_is_no_failed_build(lxc: Place) ->
     assert lxc.guest.run(["sh", "-c", "rm -f build/large; stat -f -c %T build"]).stdout != b"tmpfs\n"
 
 
+#: Waits for a second in all ways that take a time of the clock; what it waits for never comes.
+WAITS = r"""
+#define _GNU_SOURCE
+#include <mqueue.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <threads.h>
+#include <time.h>
+#include <unistd.h>
+#define TRY(what, call) do { clock_gettime(CLOCK_REALTIME, &t); t.tv_nsec = 0; t.tv_sec += 1; \
+    puts(what); fflush(stdout); if (!(call)) { puts("that went wrong"); return 1; } } while (0)
+static void *sleeper(void *p) { pause(); return p; }
+int main(void)
+{
+    pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER, held = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t c = PTHREAD_COND_INITIALIZER;
+    pthread_rwlock_t rw = PTHREAD_RWLOCK_INITIALIZER;
+    struct timespec t, steady, zero = {0, 0};
+    struct timezone zone;
+    pthread_t thread;
+    sem_t s;
+    cnd_t cc;
+    mtx_t mm, other;
+    timer_t timer;
+    sigset_t set;
+    uint64_t n;
+    int fd = timerfd_create(CLOCK_REALTIME, 0);
+    gettimeofday(NULL, &zone);
+    pthread_create(&thread, NULL, sleeper, NULL);
+    pthread_mutex_lock(&held); pthread_mutex_lock(&m); pthread_rwlock_wrlock(&rw); sem_init(&s, 0, 0);
+    cnd_init(&cc); mtx_init(&mm, mtx_timed); mtx_lock(&mm); mtx_init(&other, mtx_timed); mtx_lock(&other);
+    sigemptyset(&set); sigaddset(&set, SIGALRM); sigprocmask(SIG_BLOCK, &set, NULL);
+    TRY("condition", pthread_cond_timedwait(&c, &m, &t) == 110);
+    TRY("condition, a clock", pthread_cond_clockwait(&c, &m, CLOCK_REALTIME, &t) == 110);
+    clock_gettime(CLOCK_MONOTONIC, &steady);
+    TRY("condition, the steady clock", pthread_cond_clockwait(&c, &m, CLOCK_MONOTONIC, &steady) == 110);
+    TRY("mutex", pthread_mutex_clocklock(&held, CLOCK_REALTIME, &t) == 110);
+    TRY("read", pthread_rwlock_clockrdlock(&rw, CLOCK_REALTIME, &t) != 0);
+    TRY("write", pthread_rwlock_clockwrlock(&rw, CLOCK_REALTIME, &t) != 0);
+    TRY("semaphore", sem_clockwait(&s, CLOCK_REALTIME, &t) != 0);
+    TRY("join", pthread_timedjoin_np(thread, NULL, &t) == 110);
+    TRY("join, a clock", pthread_clockjoin_np(thread, NULL, CLOCK_REALTIME, &t) == 110);
+    TRY("C condition", cnd_timedwait(&cc, &mm, &t) == thrd_timedout);
+    TRY("C mutex", mtx_timedlock(&other, &t) == thrd_timedout);
+    TRY("timer's file", timerfd_settime(fd, TFD_TIMER_ABSTIME, &(struct itimerspec){zero, t}, NULL) == 0
+        && read(fd, &n, 8) == 8 && n == 1);
+    TRY("timer", timer_create(CLOCK_REALTIME, NULL, &timer) == 0
+        && timer_settime(timer, TIMER_ABSTIME, &(struct itimerspec){zero, t}, NULL) == 0
+        && sigwaitinfo(&set, NULL) == SIGALRM);
+    return 0;
+}
+"""
+
+
 @pytest.mark.lxc
 def test_a_clock_that_is_shown_leaves_waiting_alone(lxc: Place) -> None:
-    """A deadline by the other clock is waited for as long as by the real one."""
-    wait = ('#define _GNU_SOURCE\n#include <pthread.h>\n#include <stdio.h>\n#include <time.h>\n'
-            'int main(void) { pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER; pthread_cond_t c = '
-            'PTHREAD_COND_INITIALIZER; struct timespec t; clock_gettime(CLOCK_REALTIME, &t); t.tv_nsec = 0; '
-            't.tv_sec += 1; pthread_mutex_lock(&m); return pthread_cond_timedwait(&c, &m, &t) == 110 ? 0 : 1; }\n')
-    script = f"cat >w.c <<'END'\n{wait}END\ngcc -o w w.c -pthread\ntimeout 60 ./w && echo waited >$OUTDIR/clock\n"
+    """A deadline by the other clock is waited for as long as by the real one; who asks for the zone alone gets it."""
+    script = f"cat >w.c <<'END'\n{WAITS}END\ngcc -o w w.c -pthread\ntimeout 120 ./w && echo waited >$OUTDIR/clock\n"
     builder = replace(lxc.builder, script=script)
     assert builder.build(lxc.guest, frozenset({"clock"})).status == 0
 
