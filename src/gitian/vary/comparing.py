@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gitian.errors import GitianError
+from gitian.host.progress import plain
 from gitian.host.workspace import make_directory
 from gitian.vary import diffoscope
 from gitian.vary.budget import Meter
@@ -101,7 +102,7 @@ class Comparing:
             except (GitianError, OSError) as error:  # a full disk, say: the outcome of the run is known all the same
                 yield from (Explained(target=label, path=prefix + path, difference=None,
                                       problem=f"it could not be compared: {_why(error)}")
-                            for path in mine if path not in told)
+                            for path in mine if plain(path) not in told)
 
     def _compared(self, built: Built, paths: Iterable[str], limits: Limits) -> Iterator[tuple[str, Difference]]:
         for label, prefix, mine in self._by_target(paths):
