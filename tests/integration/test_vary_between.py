@@ -153,6 +153,7 @@ def test_the_package_that_flips_the_output_is_named(signers: Signers, tmp_path: 
 
 def test_a_killed_search_leaves_nothing_to_the_next_and_a_budget_ends_it(signers: Signers, tmp_path: Path) -> None:
     workspace = signers.workspace(tmp_path)
+    ends = signers.places()
     log = tmp_path / "log"
     for number in (signal.SIGINT, signal.SIGKILL):
         with log.open("wb") as file:
@@ -172,6 +173,7 @@ def test_a_killed_search_leaves_nothing_to_the_next_and_a_budget_ends_it(signers
     suspects = next(line for line in done.stdout.splitlines() if line.startswith("Suspected"))
     assert suspects.startswith("Suspected (40): ") and "4 builds of bookworm-amd64" in done.stdout
     assert leftovers(workspace) == []
+    assert signers.places() == ends, "also the image of the mixture in which the search was killed is gone"
 
 
 def test_what_is_missing_is_told_at_once(signers: Signers, tmp_path: Path) -> None:
@@ -179,6 +181,10 @@ def test_what_is_missing_is_told_at_once(signers: Signers, tmp_path: Path) -> No
     done = signers.vary(workspace, debs=False, status=19)
     assert f"gitian-part-{CULPRIT} 1.0" in done.stderr and f"gitian-part-{CULPRIT} 2.0" in done.stderr
     assert "--- Build" not in done.stderr
+    (workspace / "var" / "vary-between").mkdir(parents=True)
+    (workspace / "var" / "vary-between" / "last.log").touch()
+    signers.vary(workspace, debs=False, status=19)
+    assert (workspace / "var" / "vary-between" / "last.log").exists(), "what the last search has left stays"
 
 
 def test_records_that_are_not_to_be_searched(signers: Signers, tmp_path: Path) -> None:
@@ -207,6 +213,8 @@ def test_outputs_that_hang_on_something_else_and_signers_by_name(signers: Signer
         place = workspace / "sigs" / "pkg" / "1.0" / name
         place.mkdir(parents=True)
         (place / "pkg-build.assert").write_text(text + "- release: '1.0'\n- name: pkg\n- type: build\n- optionals:\n")
+    done = signers.vary(workspace, a="ann", b="carol", status=2)
+    assert "'carol' is no file" in done.stderr and "--between names" in done.stderr
     done = signers.vary(workspace, "--release", "1.0", a="ann", b="bob", status=31)
     assert "A's packages give outputs that are like A, B's packages ones that are unlike both" in done.stderr
     assert "Packages alone do not explain" in done.stdout and "2 builds of bookworm-amd64" in done.stdout

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gitian.build.request import TargetOutcome, TargetRequest
 from gitian.cli import vary_between
 from gitian.cli.common import json_text
 from gitian.environment.compare import TargetDifference, compare_targets
-from gitian.errors import BuildError, GuestError, HostError, InputError, UsageError
+from gitian.errors import BuildError, GuestError, HangError, HostError, InputError, UsageError
+from gitian.formats.descriptor import Descriptor
 from gitian.formats.environment import Environment, by_file_name
 from gitian.formats.image_record import InstalledPackage
 from gitian.formats.report import Report
+from gitian.guest.protocol import Backend
+from gitian.host.workspace import Workspace
+from gitian.images import exact
+from gitian.images.lookup import BaseImage
+from gitian.inputs.prepare import PreparedInputs
+from gitian.plan import Options, make_plan
 from gitian.vary.between import Answer, Between, Finding, Side, bound_for, check_records, search
 from gitian.vary.bisect import Outcome, units_of
 from gitian.vary.budget import Budget, Meter
-from gitian.vary.mixtures import Bed, Chosen, Field, Mixer, field_of
+from gitian.vary.mixtures import Apart, Bed, Chosen, Field, Mixer, field_of
 from gitian.vary.relations import Move, Relations, arranged, needed, problems
 
 PROPERTY = settings(max_examples=100, deadline=None, derandomize=True, database=None,
@@ -326,6 +338,75 @@ def test_of_one_target_only_its_own_outputs_are_compared() -> None:
         "same": B["same"]} if "p003" in names else {"tool": A["tool"]}, partial=True)
     search(lie, mixer, Meter(), ("a", "b"))
     assert Outcome.OTHER in {step.outcome for step in mixer.steps}
+
+
+class Timed(Mixer):
+    """One whose images are there, and whose builds say what they may take."""
+
+    @contextlib.contextmanager
+    def _image(self, environment: Environment, *, keep: bool) -> Iterator[BaseImage]:
+        yield cast(BaseImage, None)
+
+
+def timed(directory: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget | None,
+          hangs: Callable[[int], bool]) -> tuple[Timed, list[float | None], Finding]:
+    """A search in which the builds hang whose numbers ``hangs`` says."""
+    given: list[float | None] = []
+
+    def build_target(request: TargetRequest, scratch: Path) -> TargetOutcome:
+        given.append(request.patience)
+        if hangs(len(given)):
+            raise HangError("The script did not end.")
+        (scratch / "out").mkdir()
+        (scratch / "out" / "tool").write_text("a" if len(given) == 1 else "b")
+        return TargetOutcome(label="bookworm-amd64", manifest="", out=scratch / "out")
+
+    monkeypatch.setattr("gitian.vary.mixtures.build_target", build_target)
+    plan = make_plan(Descriptor.parse(
+        b"name: pkg\nsuites: [bookworm]\narchitectures: [amd64]\ndistro: debian\npackages: []\nremotes: []\n"
+        b"files: []\nreference_datetime: '2020-01-01 00:00:00'\nscript: 'true'\n", "pkg.yml"), Options())
+    lie, meter = upgrades(9), Meter(budget)
+    mixer = Timed(Bed(plan=plan, inputs=cast(PreparedInputs, None), aside=apart(directory), environment={}, debs={},
+                      backend=cast(Backend, SimpleNamespace(name="lxc")), images=directory), lie,
+                  *({"tool": hashlib.sha256(text).hexdigest()} for text in (b"a", b"b")), meter=meter)
+    return mixer, given, search(lie, mixer, meter, ("a", "b"))
+
+
+def apart(directory: Path) -> Apart:
+    workspace = Workspace(root=directory, image_directory=directory)
+    return Apart(root=workspace.var / "vary-between", image_directory=directory, of=workspace)
+
+
+def test_a_mixture_that_hangs_is_ended_by_what_the_first_build_took(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixer, given, _ = timed(tmp_path, monkeypatch, None, lambda number: number == 3)
+    assert given[0] is None and all(patience is not None and 600 <= patience < 700 for patience in given[1:])
+    (step,) = [step for step in mixer.steps if step.reason]
+    assert step.reason == "The script did not end." and step.outcome is Outcome.UNRESOLVED
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_budget_of_time_ends_a_mixture_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    _, given, found = timed(tmp_path, monkeypatch, Budget(minutes=5), lambda number: number == at)
+    assert all(patience is not None and patience <= 300 for patience in given) and len(given) == at
+    assert found.answer is Answer.UNDECIDED and "spent while it built" in str(found.unfinished)
+
+
+def test_images_of_mixtures_that_a_killed_search_has_left_are_removed(tmp_path: Path) -> None:
+    aside, one, other = apart(tmp_path), environment(package("gcc", "1")), environment(package("gcc", "2"))
+    for place in (exact.place_of(tmp_path, one), exact.place_of(tmp_path, other)):
+        place.mkdir(parents=True)
+        (place / "held.lock").touch()
+    with aside.mixture(one):
+        (record,) = (aside.root / "mixtures").iterdir()
+        text = record.read_bytes()
+    assert not exact.place_of(tmp_path, one).exists() and not record.exists()
+    exact.place_of(tmp_path, one).mkdir()
+    record.write_bytes(text)  # as a kill would have left it
+    record.with_name("broken.json").write_bytes(b"{")
+    aside.forget()
+    assert not exact.place_of(tmp_path, one).exists() and not record.exists()
+    assert exact.place_of(tmp_path, other).exists(), "not recorded"
 
 
 # Records and results -----------------------------------------------------------------------------------------------

@@ -34,9 +34,8 @@ from gitian.plan import BuildPlan, Options, make_plan
 from gitian.vary.bisect import Bisection, Conclusion, Outcome, bisect, units_of
 from gitian.vary.budget import Budget, Meter, Progress
 from gitian.vary.building import give_back, narrowed
-from gitian.vary.kept import Aside
-from gitian.vary.minimise import bound_for_one
-from gitian.vary.mixtures import Bed, Chosen, Field, Mixer, Step, differing, field_of, place_of
+from gitian.vary.minimise import Exhausted, bound_for_one
+from gitian.vary.mixtures import Apart, Bed, Chosen, Field, Mixer, Step, differing, field_of, place_of
 from gitian.vary.words import listed
 
 
@@ -139,9 +138,9 @@ def between(request: BetweenRequest) -> Between:
         for target in plan.targets}
     apart = tuple(TargetDifference(label=label, old=one, new=other, changes=compare_targets(one, other))
                   for label, (one, other) in pairs.items())
-    aside = _Apart(root=workspace.var / "vary-between", image_directory=workspace.image_directory, of=workspace)
+    aside = Apart(root=workspace.var / "vary-between", image_directory=workspace.image_directory, of=workspace)
     sweep(request.backend, workspace)
-    aside.renew(request.backend)
+    aside.forget()
     try:
         with workspace.scratch() as scratch:
             lie = field_of(pairs)
@@ -151,14 +150,16 @@ def between(request: BetweenRequest) -> Between:
                 lie = field_of(pairs, debs)
             inputs = prepare(plan, workspace)
             exact.check_commits(wanted[0], inputs)
+            aside.renew(request.backend)  # not before: what is missing should not cost what the last search has left
+            meter = Meter(request.budget)
             mixer = Mixer(Bed(plan=plan, inputs=inputs, aside=aside, backend=request.backend, debs=debs,
                               environment=request.environment, images=workspace.image_directory),
-                          lie, a.outputs, b.outputs, partial=request.target is not None)
+                          lie, a.outputs, b.outputs, partial=request.target is not None, meter=meter)
             count = len(units_of(lie.changes, lie.groups))
             if count:
                 progress.say(f"{len(lie.changes)} packages differ, in {count} changes that can be made apart. If one "
                              f"of them is the cause, at most {bound_for(count)} builds name it.")
-            finding = search(lie, mixer, Meter(request.budget), (a.origin, b.origin))
+            finding = search(lie, mixer, meter, (a.origin, b.origin))
             kept = [images_of_environments.place_of(workspace.image_directory, one) for pair in pairs.values()
                     for one in pair]
         images_of_environments.prune(workspace.image_directory, images_of_environments.limit_of(request.environment),
@@ -173,14 +174,6 @@ def between(request: BetweenRequest) -> Between:
                for change in lie.changes},
         environments=apart, changes=len(lie.changes), units=count, steps=tuple(mixer.steps), builds=mixer.builds,
         bound=bound_for(count), targets=tuple(target.label for target in plan.targets))
-
-
-class _Apart(Aside):
-    """A cache may hold what another environment's compiler made: every build begins with an empty one."""
-
-    @property
-    def cache(self) -> Path:
-        return self.root / "cache"
 
 
 def bound_for(count: int) -> int:
@@ -263,12 +256,16 @@ def search(lie: Field, mixer: Mixer, meter: Meter, names: tuple[str, str]) -> Fi
 
     if not everything:
         return Finding(answer=Answer.NOT_THE_PACKAGES, a=None, b=None)
-    a = None if _believed(count) else end(frozenset(), names[0], bound)
-    if (spent := meter.exhausted()) is not None:
-        return Finding(answer=Answer.UNDECIDED, a=a, b=None, unfinished=spent)
-    b = end(everything, names[1], bound - (a is not None))
-    if a is None and b is not Outcome.LIKE_B:
-        a = end(frozenset(), names[0], 1)
+    a = b = None
+    try:
+        a = None if _believed(count) else end(frozenset(), names[0], bound)
+        if (spent := meter.exhausted()) is not None:
+            raise Exhausted(spent)
+        b = end(everything, names[1], bound - (a is not None))
+        if a is None and b is not Outcome.LIKE_B:
+            a = end(frozenset(), names[0], 1)
+    except Exhausted as spent:
+        return Finding(answer=Answer.UNDECIDED, a=a, b=b, unfinished=str(spent))
     if mixer.outputs[everything] == mixer.outputs.get(frozenset()):
         return Finding(answer=Answer.NOT_THE_PACKAGES, a=a, b=b)
     if a not in (None, Outcome.LIKE_A) or b is not Outcome.LIKE_B:

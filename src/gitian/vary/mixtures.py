@@ -13,12 +13,22 @@ from gitian.build.request import TargetRequest
 from gitian.build.target import build_target
 from gitian.environment.compare import Change as Difference
 from gitian.environment.compare import Subject, compare_targets
-from gitian.errors import BuildError, EnvironmentUnavailableError, GitianError, GuestError, ImageError, OutputError
-from gitian.formats.environment import Environment, by_file_name
+from gitian.errors import (
+    BuildError,
+    EnvironmentUnavailableError,
+    FormatError,
+    GitianError,
+    GuestError,
+    HangError,
+    ImageError,
+    OutputError,
+)
+from gitian.formats.environment import Environment, EnvironmentFile, by_file_name
 from gitian.formats.image_record import InstalledPackage
 from gitian.formats.manifest import Manifest
 from gitian.guest.protocol import Backend
 from gitian.host import progress
+from gitian.host.workspace import make_directory, write_atomically
 from gitian.images import exact
 from gitian.images.exact import ExactRequest
 from gitian.images.lookup import BaseImage
@@ -26,10 +36,15 @@ from gitian.inputs.prepare import PreparedInputs
 from gitian.plan import BuildPlan, Target
 from gitian.vary import relations
 from gitian.vary.bisect import Change, Outcome
+from gitian.vary.budget import Meter
+from gitian.vary.building import patience_with
 from gitian.vary.kept import Aside
+from gitian.vary.minimise import Exhausted
 from gitian.vary.relations import Move, Relations
 
 Chosen = frozenset[Change]
+#: The directory of the records of mixtures.
+_MIXTURES = "mixtures"
 #: Why a mixture gives no outputs; another error is one of this machine, or of the user.
 _NO_BUILD = (EnvironmentUnavailableError, ImageError, BuildError, OutputError, GuestError)
 
@@ -154,6 +169,43 @@ class Step:
     seconds: float
 
 
+class Apart(Aside):
+    """Where mixtures are built. A cache may hold what another environment's compiler made: each build begins with an
+    empty one. Mixtures of which there may be images are recorded here: they are of no use to anybody else."""
+
+    @property
+    def cache(self) -> Path:
+        """One for this search alone."""
+        return self.root / "cache"
+
+    @contextlib.contextmanager
+    def mixture(self, environment: Environment) -> Iterator[None]:
+        """Its image is made while the block runs, and gone afterwards; if we are killed, so it is by :meth:`forget`."""
+        name = exact.place_of(self.image_directory, environment).name
+        record = make_directory(self.root / _MIXTURES) / f"{name}.json"
+        write_atomically(record, EnvironmentFile(environments=(environment,)).to_json())
+        try:
+            yield
+        finally:
+            self._discard(environment, record)
+
+    def forget(self) -> None:
+        """Remove the images of mixtures that a killed search has left."""
+        for record in sorted((self.root / _MIXTURES).glob("*.json")):
+            try:
+                environments = EnvironmentFile.read(record).environments
+            except FormatError:
+                continue
+            for environment in environments:
+                self._discard(environment, record)
+
+    def _discard(self, environment: Environment, record: Path) -> None:
+        with contextlib.suppress(GitianError):
+            exact.discard(self.image_directory, environment)
+        if not exact.place_of(self.image_directory, environment).exists():
+            record.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bed:
     """What all builds have in common. ``debs`` are the files of all packages of both ends; ``images`` the directory of
@@ -161,7 +213,7 @@ class Bed:
 
     plan: BuildPlan
     inputs: PreparedInputs
-    aside: Aside
+    aside: Apart
     backend: Backend
     environment: Mapping[str, str]
     debs: Mapping[InstalledPackage, Path]
@@ -172,12 +224,17 @@ class Mixer:
     """Builds mixtures and says whose outputs they give.
 
     ``a`` and ``b`` are the recorded outputs, path to SHA-256. With ``partial`` only some targets are built: then what
-    the ends are seen to make says which of the recorded outputs are theirs.
+    the ends are seen to make says which of the recorded outputs are theirs. ``meter`` bounds how long a script may
+    take; so does what the first build took.
     """
 
     def __init__(self, bed: Bed, between: Field, a: Mapping[str, str], b: Mapping[str, str], *,
-                 partial: bool = False) -> None:
+                 partial: bool = False, meter: Meter | None = None) -> None:
         self.bed = bed
+        self.meter = meter or Meter()
+        #: What the first build took (seconds); and whether the budget ends the script that runs.
+        self._usual: float | None = None
+        self._cut = False
         self.between = between
         self.steps: list[Step] = []
         self.outputs: dict[Chosen, dict[str, str]] = {}
@@ -196,19 +253,22 @@ class Mixer:
         return tuple(path for path in paths if made is None or path in made)
 
     def end(self, chosen: Chosen) -> Outcome:
-        """Build A or B. Raises every GitianError: what was recorded has to be possible."""
+        """Build A or B. Raises every GitianError: what was recorded has to be possible; and Exhausted."""
         began = time.monotonic()
         built = self._retried(chosen, keep=True)
         outcome = self._whose(built)
         if self._partial and outcome in self._recorded:
             self._own.setdefault(outcome, built)
         self.outputs[chosen] = built
+        if self._usual is None:
+            self._usual = time.monotonic() - began
         self.steps.append(Step(chosen=chosen, outcome=outcome, reason=None, built=True,
                                seconds=time.monotonic() - began))
         return outcome
 
     def mixture(self, chosen: Chosen) -> Outcome:
-        """Build a mixture; one that cannot be made or built is UNRESOLVED. Raises other GitianErrors."""
+        """Build a mixture; one that cannot be made or built is UNRESOLVED. Raises other GitianErrors, and
+        Exhausted: the budget has ended meanwhile."""
         began = time.monotonic()
         reason = self.between.hindrance(chosen)
         tried, outcome = reason is None, Outcome.UNRESOLVED
@@ -227,10 +287,15 @@ class Mixer:
 
     def _retried(self, chosen: Chosen, *, keep: bool = False) -> dict[str, str]:
         try:
-            return self._build(chosen, keep=keep)
-        except GuestError as error:  # a guest may fail by chance, and that says nothing of its packages
-            progress.warn(f"{error} It is tried once more.")
-            return self._build(chosen, keep=keep)
+            try:
+                return self._build(chosen, keep=keep)
+            except GuestError as error:  # a guest may fail by chance, and that says nothing of its packages
+                progress.warn(f"{error} It is tried once more.")
+                return self._build(chosen, keep=keep)
+        except HangError:
+            if self._cut:
+                raise Exhausted(f"The budget of {self.meter.budget} was spent while it built.") from None
+            raise
 
     def _whose(self, built: Mapping[str, str]) -> Outcome:
         for outcome, recorded in self._recorded.items():
@@ -256,10 +321,12 @@ class Mixer:
             for target in self.bed.plan.targets:
                 environment, image = images[place_of(target)]
                 with self.bed.aside.scratch() as scratch:
+                    patience, self._cut = patience_with(self._usual, self.meter.seconds_left())
                     outcome = build_target(TargetRequest(
                         plan=self.bed.plan, target=target, image=image, exact=environment, inputs=self.bed.inputs,
                         workspace=self.bed.aside, backend=self.bed.backend, environment=self.bed.environment,
-                        state=self.bed.aside.guests, log_suffix=f"-{len(self.steps) + 1}-{target.label}"), scratch)
+                        state=self.bed.aside.guests, log_suffix=f"-{len(self.steps) + 1}-{target.label}",
+                        patience=patience), scratch)
                     found |= Manifest.parse(manifest_of(outcome.out)).by_path()
         return found
 
@@ -268,18 +335,15 @@ class Mixer:
         """An environment's image while the block runs; gone afterwards, unless it is to be kept, or was there."""
         name = self.bed.backend.name
         image = exact.find_exact(self.bed.images, environment, name)
-        made = image is None
-        try:
+        with contextlib.ExitStack() as stack:
             if image is None:
+                if not keep:
+                    stack.enter_context(self.bed.aside.mixture(environment))
                 image = exact.make_exact(ExactRequest(
                     directory=self.bed.images, environment=environment, backend=name,
                     debs={one: self.bed.debs[one] for one in environment.packages}))
             with exact.held([image.path.parent]):
                 yield image
-        finally:
-            if made and not keep:
-                with contextlib.suppress(GitianError):
-                    exact.discard(self.bed.images, environment)
 
 
 def place_of(target: Target) -> str:
