@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.archive import Archive
 from tests.integration.test_gbuild import HEAD, SCRIPTS, descriptor, environment, gbuild, leftovers, report_of
+from tests.integration.test_layers import ON_HOST, Repository
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -219,6 +221,34 @@ def test_stopped_in_the_middle(workspace: Path, images: Path, number: int) -> No
     vary(workspace, images, "--vary", "umask", "--repeat", "0", str(path))
     assert not leftovers(workspace)
     assert report_of(workspace) == expected
+
+
+@pytest.mark.lxc
+def test_packages_are_installed_once_and_what_an_upgrade_changes_is_named(workspace: Path, images: Path) -> None:
+    archive = Archive(workspace / "archive")
+    try:
+        archive.add_suite("testing")
+        with archive.serve() as address:
+            repository = Repository(archive, workspace / "debs", address)
+            repository.publish("1.0")
+            path = descriptor(workspace, "gitian-test-tool > $OUTDIR/tool\n" + CLEAN, extra=(
+                f'repositories:\n- distribution: "testing"\n  source: "{repository.source}"\n'
+                '  packages:\n  - "gitian-test-tool"\n'))
+            done = vary(workspace, images, "--vary", "umask", str(path), env=ON_HOST)
+            assert "(log in var/vary/install-1-bookworm-amd64.log)" in done.stderr
+            installed = "".join(log.read_text() for log in (workspace / "var/vary").glob("install-*.log"))
+            assert installed.count("--- Installing additional packages") == 1
+            assert "3 builds of bookworm-amd64" in done.stdout
+            # The layer stays what it was; the archive has a newer package now.
+            repository.publish("2.0")
+            found = document(workspace, images, "--offline", "--vary", "upgrade,umask", str(path), status=31,
+                             env=ON_HOST)
+    finally:
+        archive.close()
+    assert causes(found) == {"tool": ["upgrade"]}
+    assert states(found) == {"upgrade": "differs", "umask": "held"}
+    (output,) = found["causes"][0]["outputs"]
+    assert [(one["first"], one["second"]) for one in output["difference"]["findings"]] == [("tool 1.0", "tool 2.0")]
 
 
 @pytest.mark.lxc
