@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
 import os
@@ -20,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gitian.vary.circumstances import UNKNOWN, Circumstances, known_to_differ
-from gitian.vary.clues import Detective
 from gitian.vary.contents import Limits
 from gitian.vary.differences import compare_files, compare_trees
 from gitian.vary.findings import Difference, Kind
@@ -457,67 +455,6 @@ def test_a_bomb_ends_at_the_limit(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(gzip.compress(gzip.compress(b"\1" * 3_000_000), mtime=0))
     found = compare_files(tmp_path / "a", tmp_path / "b", limits=Limits(unpacked=1_000_000))
     assert found is not None and found.unfinished is not None and "1000000" in found.unfinished
-
-
-def test_no_room_for_what_is_unpacked_ends_one_comparison_alone(tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, byte in (("a", b"\0"), ("b", b"\1")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "1.gz").write_bytes(gzip.compress(byte * 3_000_000, mtime=0))
-        with zipfile.ZipFile(tmp_path / name / "2.zip", "w") as archive:
-            archive.writestr(zipfile.ZipInfo("x"), byte * 1000)
-        (tmp_path / name / "3").write_bytes(byte)
-
-    class Full(io.BytesIO):
-        """A place that is full; what is kept back until then is told when it is flushed."""
-
-        def __init__(self, size: int, *, prefix: str, dir: str | None) -> None:
-            super().__init__()
-            assert dir == str(tmp_path)
-
-        def flush(self) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("gitian.vary.contents.tempfile.SpooledTemporaryFile", Full)
-    found = compare_trees(tmp_path / "a", tmp_path / "b", A, B, scratch=tmp_path)
-    assert [(one.path, "no room" in (one.unfinished or "")) for one in found] == [
-        ("1.gz", True), ("2.zip", True), ("3", False)]
-
-
-def test_the_list_of_a_zip_archive_is_bounded_before_it_is_read(tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(make_zip([f"a{number}" for number in range(300)]))
-    (tmp_path / "b").write_bytes(make_zip([f"b{number}" for number in range(300)]))
-    made = []
-    reader = zipfile.ZipInfo
-
-    def counted(*words: object) -> zipfile.ZipInfo:
-        made.append(words)
-        return reader(*words)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("zipfile.ZipInfo", counted)
-    found = compare_files(tmp_path / "a", tmp_path / "b", limits=Limits(members=299))
-    assert found is not None and "more than 299 members" in (found.unfinished or "") and not made
-    monkeypatch.setattr("gitian.vary.contents._DIRECTORY_LIMIT", 10_000)
-    found = compare_files(tmp_path / "a", tmp_path / "b")
-    assert found is not None and "10000 bytes" in (found.unfinished or "") and not made
-
-
-def test_names_are_compared_within_limits(tmp_path: Path) -> None:
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        for number in range(3):
-            (tmp_path / name / f"{name}{number}-20261122").write_text(name)
-    found = compare_trees(tmp_path / "a", tmp_path / "b", A, B, limits=Limits(seconds=-1))
-    assert [one.kind for one in found] == [Kind.ONLY_IN_FIRST] * 3 + [Kind.ONLY_IN_SECOND] * 3
-    assert all("Not all names were compared" in (one.unfinished or "") for one in found)
-
-
-def test_only_so_many_variables_are_looked_for() -> None:
-    hostile = (tuple((f"V{number:04}", f"{side}-{number} " * 100) for number in range(500)) for side in ("one", "two"))
-    one, other = (only(environment=values) for values in hostile)
-    assert len(Detective(one, other).values) == 100
-    assert not Detective(only(environment=(("V", "x" * 5000),)), only(environment=(("V", "y" * 5000),))).values
 
 
 def test_archives_within_archives_end(tmp_path: Path) -> None:

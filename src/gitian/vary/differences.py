@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -82,24 +83,25 @@ class _Found:
     def __init__(self, detective: Detective, limits: Limits, scratch: Path | None) -> None:
         self.detective, self.limits, self.scratch = detective, limits, scratch
         self.digests = Digests()
-        self.names: dict[str, tuple[Clue, ...]] = {}
+        self.names: dict[tuple[str, str], tuple[Clue, ...]] = {}
+        self.left = self.limits.seconds
         self.unnamed: str | None = None
         self.waiting: list[tuple[str, str, Comparison | None, list[Item], tuple[int | None, int | None],
                                  tuple[str | None, str | None], str | None]] = []
 
     def renamed(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Of these names, those of which known causes make the other; as many as there is time for."""
-        found: dict[str, str] = {}
-        budget = Budget(self.limits)
-        try:
-            for one, other in pairs:
-                budget.tick()
-                self.names[one] = self.detective.text(one, other)
-                if self.names[one]:
-                    found[one] = other
-        except TooMuchError as error:
-            self.unnamed = f"Not all names were compared: {error}."
-        return found
+        return {one: other for one, other in pairs if self.name(one, other)}
+
+    def name(self, one: str, other: str) -> tuple[Clue, ...]:
+        """What explains that a name, or where a link leads, became another; nothing once that took too long."""
+        if self.left < 0:
+            self.unnamed = f"Not all names were compared: more than {self.limits.seconds:g} seconds."
+        elif (one, other) not in self.names:
+            began = time.monotonic()
+            self.names[one, other] = self.detective.text(one, other)
+            self.left -= time.monotonic() - began
+        return self.names.get((one, other), ())
 
     def only(self, path: str, *, first: bool) -> None:
         """Write down what only one build has."""
@@ -115,17 +117,23 @@ class _Found:
         elif kind == "link":
             one, other = str(a.readlink()), str(b.readlink())
             if one != other:
-                item = Item(kind=Kind.LINK, place=path, first=one, second=other, clues=self.detective.text(one, other))
-                self.waiting.append((path, partner, None, [item], (None, None), (None, None), None))
+                item = Item(kind=Kind.LINK, place=path, first=one, second=other, clues=self.name(one, other))
+                self.waiting.append((path, partner, None, [item], (None, None), (None, None),
+                                     None if item.clues else self.unnamed))
         elif kind == "file":
-            self.files(a, b, path, partner)
+            try:
+                self.files(a, b, path, partner)
+            except InputError as error:
+                item = Item(kind=Kind.UNREADABLE, place=path, first=str(error), second="")
+                self.waiting.append((path, partner, None, [item], (None, None), (None, None),
+                                     "The comparison ended early: a file cannot be read."))
 
     def files(self, a: Path, b: Path, path: str, partner: str) -> None:
         """Compare two regular files."""
         items: list[Item] = []
         if path != partner:
             items.append(Item(kind=Kind.NAME, place=path, first=path, second=partner,
-                              clues=self.names.get(path) or self.detective.text(path, partner)))
+                              clues=self.name(path, partner)))
         with opened(a) as file, opened(b) as file_too:
             left, right = Blob(file), Blob(file_too)
             budget = Budget(self.limits, self.scratch)

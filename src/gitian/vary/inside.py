@@ -26,8 +26,6 @@ from gitian.vary.contents import (
 from gitian.vary.findings import Kind
 from gitian.vary.hints import Cause
 
-_HABITATS = {"gz": "gzip", "xz": "compressed", "bz2": "compressed", "zst": "compressed"}
-
 
 class Comparison(Book):
     """One pair of outputs."""
