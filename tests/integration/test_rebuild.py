@@ -117,6 +117,24 @@ def test_an_old_report_is_rebuilt_from_kept_packages(recorded: Recorded, tmp_pat
     assert f"recorded {recorded.commit}, here {other}" in done.stderr
 
 
+def test_what_the_packages_of_an_old_report_change_is_named(recorded: Recorded, tmp_path: Path) -> None:
+    """gitian vary: usually the archive's new tool, with the variation of packages the report's."""
+    workspace = recorded.workspace(tmp_path)
+    done = subprocess.run(
+        [SCRIPTS / "gitian", "vary", "--vary", f"packages={recorded.report},umask", "--debs", str(recorded.debs),
+         "-c", f"src={recorded.commit}", "--json", "pkg.yml"], cwd=workspace, text=True, capture_output=True,
+        env=environment(recorded.images, recorded.env()), stdin=subprocess.DEVNULL, timeout=900)
+    assert done.returncode == 31, done.stderr
+    found = json.loads(done.stdout)
+    assert {one["name"]: one["state"] for one in found["variations"]} == {"umask": "held", "packages": "differs"}
+    (cause,) = found["causes"]
+    assert cause["variations"] == ["packages"]
+    said = {output["path"]: [(one["first"], one["second"]) for one in output["difference"]["findings"]]
+            for output in cause["outputs"]}
+    assert said["tool"] == [("tool 2.0", "tool 1.0")] and {"tool"} <= said.keys() <= {"tool", "packages"}
+    assert leftovers(workspace) == []
+
+
 @pytest.mark.kvm
 def test_the_same_report_is_rebuilt_in_a_virtual_machine(recorded: Recorded, tmp_path: Path) -> None:
     workspace = recorded.workspace(tmp_path)
