@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,14 @@ def test_no_more_outputs_differ_than_there_are(place: Path) -> None:
     with pytest.raises(VariesError, match="3 of 3 outputs differ"):
         cli._say_whether(outcome(place))
     assert "3 of 3 outputs differ" in vary_html.page(outcome(place))
+
+
+def test_what_was_missed_is_said_everywhere(place: Path) -> None:
+    found = replace(outcome(place), causes=(), missed=("cpu",), variations=(
+        Tried(name="cpu", what="w", state=State.NOT_TRIED, why="it takes a virtual machine"),))
+    with pytest.raises(VariesError, match="Not held: cpu could not be tried"):
+        cli._say_whether(found)
+    assert "Not tried: cpu" in vary_html.page(found) and vary_text.document(found)["missed"] == ["cpu"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

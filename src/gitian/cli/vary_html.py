@@ -72,6 +72,8 @@ def _pieces(outcome: Outcome) -> Iterator[str]:
            f'minutes. <span class="soft">{time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}</span></p>\n')
     if outcome.unfinished is not None:
         yield f'<p class="odd">The search is not finished: {text(outcome.unfinished)}</p>\n'
+    if outcome.missed:
+        yield f'<p class="odd">Not tried: {text(", ".join(outcome.missed))}</p>\n'
     for left in outcome.left:
         yield f'<p class="odd">Not found out: {text(left)}</p>\n'
     if outcome.random is not None:

@@ -157,6 +157,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.name, "backend": outcome.backend, "targets": list(outcome.targets), "held": outcome.held,
         "builds": outcome.builds, "seconds": round(outcome.seconds, 1), "repeats": outcome.repeats,
         "unfinished": outcome.unfinished, "left": list(outcome.left),
+        "missed": list(outcome.missed),
         "outputs": dict(outcome.manifest), "reference": str(outcome.reference),
         "random": [_explained(one) for one in outcome.random.differences] if outcome.random else [],
         "random_failure": None if outcome.random is None or outcome.random.fails is None else {

@@ -28,7 +28,7 @@ class State(enum.StrEnum):
     NOT_TRIED = "not tried"
 
 
-#: What keeps a run from being a success. What cannot work here was not asked for by its name, or it was refused.
+#: What keeps a run from being a success. Of what was not tried, ``Outcome.missed`` says what should have been.
 BAD = frozenset({State.DIFFERS, State.AS, State.FAILS, State.NO_EFFECT, State.OPEN})
 
 
@@ -84,7 +84,8 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """All of a run. ``builds`` counts all of them, ``seconds`` is their time; ``left`` says of what nobody knows the
-    cause, when the search is ``unfinished``. ``missed`` are variations that were asked for and could not be made.
+    cause, when the search is ``unfinished``. ``missed`` are variations that were not tried, for some target at least,
+    though they work here, or were asked for.
     ``reference`` is where the usual build's outputs lie."""
 
     name: str
