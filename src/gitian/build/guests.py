@@ -29,7 +29,7 @@ def opened(request: TargetRequest) -> tuple[Prepared, Guest]:
     try:
         return ready, _start(request, ready.layer, network=network, machine=machine)
     except (GuestError, ImageError, ProgramError) as error:
-        if machine is not None or (request.plan.options.offline and request.exact is None):
+        if machine is not None or request.offline:
             raise
         progress.warn(f"No guest starts from the layer, which is therefore made anew: {error}")
     ready = prepared(request, anew=True)

@@ -50,11 +50,11 @@ def prepare(request: TargetRequest, start: Callable[[], Guest], install: Callabl
     sources = indices.parse_sources(request.source_lines)
     wanted = options.layers and sources is not None
     intent = intent_of(_ingredients(request))
-    if wanted and not anew and (options.offline or not options.upgrade):
-        layer = _usable(store, intent, offline=options.offline)
+    if wanted and not anew and (request.offline or not options.upgrade):
+        layer = _usable(store, intent, offline=request.offline)
         if layer is not None:
             return Prepared(manifest=layer.record.manifest, fetched=layer.record.fetched, layer=layer.path)
-    if options.offline and request.exact is None:
+    if request.offline:
         raise FetchError(f"There is no layer for {request.target.label} to build from offline.",
                          hint="Build once without --offline (and without --no-layers).")
     guest = start()

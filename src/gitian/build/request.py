@@ -54,6 +54,11 @@ class TargetRequest:
         return str(path.relative_to(own) if path.is_relative_to(own) else path)
 
     @property
+    def offline(self) -> bool:
+        """Whether a layer is all that may be built from: packages that have to be installed cannot be had."""
+        return self.plan.options.offline and self.exact is None
+
+    @property
     def source_lines(self) -> tuple[str, ...]:
         """The lines of sources.list(5) that the guest's packages come from: none where they are all there."""
         if self.exact is not None:

@@ -1,9 +1,13 @@
-"""Which backend runs the guests."""
+"""Which backend runs the guests: the choice, and the options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from gitian.errors import UsageError
 
@@ -29,3 +33,32 @@ def choose_backend(name: str | None, environment: Mapping[str, str]) -> Backend:
     from gitian.guest.kvm import KvmBackend
 
     return KvmBackend()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestOptions:
+    """--backend and --accel as they were given."""
+
+    name: str | None = None
+    accel: str = "auto"
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment's variables, with the accelerator that was asked for."""
+        return {**environ, "GITIAN_ACCEL": self.accel} if self.accel != "auto" else dict(environ)
+
+    def backend(self, environment: Mapping[str, str]) -> Backend:
+        """What runs the guests. Raises UsageError."""
+        return choose_backend(self.name, environment)
+
+
+def guest_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options; it gets them as ``guests``, a GuestOptions."""
+    @click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guests [default: lxc with "
+                  "USE_LXC=1, else kvm].")
+    @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
+                  help="How qemu runs the guests: with hardware support, in software, or what works.")
+    @functools.wraps(function)
+    def command(*, backend: str | None, accel: str, **more: Any) -> Any:
+        return function(guests=GuestOptions(name=backend, accel=accel), **more)
+
+    return command

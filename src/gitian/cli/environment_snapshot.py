@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gitian.cli.backends import GuestOptions, guest_options
 from gitian.cli.common import CONTEXT
 from gitian.cli.places import PlaceOptions, place_options
 
@@ -21,21 +22,17 @@ from gitian.cli.places import PlaceOptions, place_options
               "has changed.")
 @click.option("--no-layers", is_flag=True, help="Install the packages anew, and keep no layer.")
 @place_options
-@click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guest [default: lxc with "
-              "USE_LXC=1, else kvm].")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
-              help="How qemu runs the guest.")
+@guest_options
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path, output: Path | None, no_base: bool, offline: bool, no_layers: bool, places: PlaceOptions,
-            backend: str | None, accel: str, directory: Path | None) -> None:
+            guests: GuestOptions, directory: Path | None) -> None:
     """Record the environment of DESCRIPTOR's guests without building anything.
 
     Its packages are installed, or found in a layer, as for a build. A project keeps the file in its repository, and
     everybody builds with 'gbuild --environment FILE'.
     """
     from gitian.build.snapshot import SnapshotRequest, snapshot
-    from gitian.cli.backends import choose_backend
     from gitian.errors import UsageError
     from gitian.host import progress
     from gitian.host.workspace import Workspace, give_to_caller, write_atomically
@@ -43,12 +40,12 @@ def command(descriptor: Path, output: Path | None, no_base: bool, offline: bool,
 
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"There is no directory '{output.parent}' to write '{output.name}' to.")
-    environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
+    environment = guests.environment(os.environ)
     workspace = Workspace.locate(directory, os.environ)
     with workspace.lock():
         found = snapshot(SnapshotRequest(
             descriptor=descriptor, options=Options(offline=offline, layers=not no_layers), workspace=workspace,
-            backend=choose_backend(backend, environment), environment=environment,
+            backend=guests.backend(environment), environment=environment,
             places=None if no_base else places.places(environment, offline=offline)))
     data = found.to_json()
     if output is None:

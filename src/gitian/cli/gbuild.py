@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gitian.cli.backends import GuestOptions, guest_options
 from gitian.cli.classic import ClassicCommand
 from gitian.cli.common import CONTEXT
 from gitian.cli.places import PlaceOptions, place_options
@@ -53,17 +54,14 @@ if TYPE_CHECKING:
 @click.option("--fail-closed", is_flag=True, help="With --environment or --like: nothing that is not in the "
               "environment gets into the guest, by whatever means. Includes --no-network.")
 @place_options
-@click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guest [default: lxc with "
-              "USE_LXC=1, else kvm].")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
-              help="How qemu runs the guest: with hardware support, in software, or what works.")
+@guest_options
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool, quiet: bool, num_make: int,
             memory: int, commits: tuple[str, ...], urls: tuple[str, ...], cache_read_only: bool, skip_fetch: bool,
             fetch_branches: bool, fetch_tags: bool, skip_cleanup: bool, parallel: int, no_layers: bool, offline: bool,
             no_network: bool, like: str | None, release: str | None, destination: Path | None, exactly: Path | None,
-            fail_closed: bool, places: PlaceOptions, backend: str | None, accel: str, directory: Path | None) -> None:
+            fail_closed: bool, places: PlaceOptions, guests: GuestOptions, directory: Path | None) -> None:
     """Build DESCRIPTOR in clean guests, one for each suite and architecture.
 
     The outputs are left in build/out, the report in result/NAME-res.yml, the logs in var/install.log and var/build.log.
@@ -71,7 +69,6 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
     30 when an output is not what was recorded.
     """
     from gitian.build.pipeline import BuildRequest, build
-    from gitian.cli.backends import choose_backend
     from gitian.host import progress
     from gitian.host.workspace import Workspace
     from gitian.plan import Options, parse_assignments
@@ -86,14 +83,14 @@ def command(descriptor: Path, allow_sudo: bool, skip_image: bool, upgrade: bool,
         cache_read_only=cache_read_only, skip_fetch=skip_fetch, fetch_branches=fetch_branches, fetch_tags=fetch_tags,
         skip_cleanup=skip_cleanup, parallel=parallel, layers=not no_layers, offline=offline,
         no_network=no_network or fail_closed)
-    environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
+    environment = guests.environment(os.environ)
     workspace = Workspace.locate(directory, os.environ)
     with workspace.lock():
         wanted = reference.wanted(descriptor, workspace, places.places(environment, offline=offline)) \
             if reference.given else None
         outcome = build(BuildRequest(
             descriptor=descriptor, options=options, workspace=workspace,
-            backend=choose_backend(backend, environment), environment=environment, wanted=wanted,
+            backend=guests.backend(environment), environment=environment, wanted=wanted,
             tell=(lambda line: None) if quiet else lambda line: click.echo(progress.plain(line))))
     if wanted is not None and outcome.comparison is not None:
         _say_whether(outcome.comparison, wanted.origin)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gitian.cli.backends import GuestOptions, guest_options
 from gitian.cli.common import CONTEXT, json_text
 from gitian.cli.places import PlaceOptions, place_options
 
@@ -53,14 +54,11 @@ if TYPE_CHECKING:
               "changed.")
 @click.option("--no-network", is_flag=True, help="Run the script in guests without a network.")
 @place_options
-@click.option("--backend", type=click.Choice(["kvm", "lxc"]), help="What runs the guests [default: lxc with "
-              "USE_LXC=1, else kvm].")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
-              help="How qemu runs the guests.")
+@guest_options
 @click.option("-C", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="The workspace [default: $GITIAN_BASE, else the current directory].")
 def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budget: str | None, html: Path | None,
-            as_json: bool, directory: Path | None, backend: str | None, accel: str, quiet: bool,
+            as_json: bool, directory: Path | None, guests: GuestOptions, quiet: bool,
             **more: Any) -> None:
     """Build DESCRIPTOR as usual, then in varied circumstances, and name what makes its outputs differ.
 
@@ -69,7 +67,6 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     2 a variation that was asked for by its name does not work here; those of gbuild when the usual build fails.
     """
     from gitian.cli import vary_text
-    from gitian.cli.backends import choose_backend
     from gitian.errors import UsageError
     from gitian.host import progress
     from gitian.host.workspace import Workspace, give_to_caller, write_atomically
@@ -91,7 +88,7 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     if html is not None:
         _check_page(html, workspace)  # better now than after all the builds
     progress.set_quiet(quiet)
-    environment = {**os.environ, "GITIAN_ACCEL": accel} if accel != "auto" else dict(os.environ)
+    environment = guests.environment(os.environ)
     options = Options(
         commits=parse_assignments(more["commits"], "-c/--commit"), urls=parse_assignments(more["urls"], "-u/--url"),
         allow_sudo=more["allow_sudo"], num_make=more["num_make"], memory=more["memory"], quiet=quiet,
@@ -101,7 +98,7 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
     if listed:
         for line in vary_text.listing(prospects(VaryRequest(
                 descriptor=descriptor, options=options, workspace=workspace, target=more["target"],
-                backend=choose_backend(backend, environment), chosen=variations.choose("all"))), as_json=as_json):
+                backend=guests.backend(environment), chosen=variations.choose("all"))), as_json=as_json):
             click.echo(line)
         return
     if pair is not None:
@@ -111,13 +108,13 @@ def command(descriptor: Path | None, words: tuple[str, ...], listed: bool, budge
             between(BetweenOptions(pair=pair, release=more["release"], destination=more["destination"],
                                    target=more["target"], budget=limit, places=more["places"], as_json=as_json),
                     descriptor=descriptor, options=options, workspace=workspace, environment=environment,
-                    backend=choose_backend(backend, environment))
+                    backend=guests.backend(environment))
         return
     with workspace.lock():
         wanted = _wanted(peer, descriptor, workspace, more["places"], environment, offline=options.offline)
         outcome = vary(VaryRequest(
             descriptor=descriptor, options=options, workspace=workspace, environment=environment, chosen=chosen,
-            backend=choose_backend(backend, environment), target=more["target"], repeats=more["repeat"], budget=limit,
+            backend=guests.backend(environment), target=more["target"], repeats=more["repeat"], budget=limit,
             named=variations.named(names), asked=variations.asked(names), wanted=wanted,
             reports=None if more["no_diffoscope"] else more["reports"] or workspace.var / "vary" / "diffoscope"))
     text = json_text(vary_text.document(outcome))
